@@ -1,0 +1,86 @@
+"""Files that are either whole or absent, digests of what they hold, and provenance.
+
+Everything the package writes goes through `atomic_path`: the content is written under a
+temporary name in the same folder, synced, and renamed last, so that a killed run leaves
+nothing that looks finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sftknow_eval.errors import DataError, OutOfSpace
+
+
+def cache_dir() -> Path:
+    """Return the folder for downloads and shared tables (`SFTKNOW_CACHE`, else ~/.cache)."""
+    configured = os.environ.get("SFTKNOW_CACHE")
+    return Path(configured) if configured else Path.home() / ".cache" / "sftknow"
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes `path` only when the block ends without error.
+
+    Raises:
+        OutOfSpace: the disk filled up; `path` is as it was before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OutOfSpace(
+                f"No space left while writing {path}. What was finished before is intact: "
+                "free some space and run the same command again to go on."
+            ) from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with sorted keys, atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist.") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is not readable as JSON: {error}") from error
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 (hex) of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def installed_versions(*packages: str) -> dict[str, str]:
+    """Return the installed version of each package that is present, by distribution name."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

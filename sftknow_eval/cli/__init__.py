@@ -1,0 +1,1 @@
+"""The `sftknow` command: one thin function a verb."""

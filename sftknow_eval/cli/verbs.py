@@ -1,0 +1,9 @@
+"""The list of verbs, in the order in which the help shows them."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add every verb to `app`."""

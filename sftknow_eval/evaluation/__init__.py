@@ -1,0 +1,1 @@
+"""What a fine-tune knows: the lm-eval tasks and the comparison with its base."""

@@ -1,0 +1,1 @@
+"""What the base model knows: facts, templates, samples, counts."""

@@ -1,0 +1,1 @@
+"""Fine-tuning on facts of chosen mastery, by TRL."""
