@@ -1,0 +1,89 @@
+"""Loading a causal language model of transformers for inference, with errors that say why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sftknow_eval.errors import ModelError
+
+_MOST_ROWS = 8192
+
+
+def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Any:
+    """Load the tokenizer of a model folder.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ModelError(
+            f"The model '{name}' has no tokenizer that can be read in {folder}: "
+            f"{_one_line(error)}. Save one beside the weights (tokenizer.save_pretrained)."
+        ) from error
+
+
+def load_model(folder: Path, name: str, dtype: str, trust_remote_code: bool) -> Any:
+    """Load a causal language model for inference.
+
+    Raises:
+        ModelError: the weights are missing, damaged, incomplete or of an unknown kind.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+    except Exception as error:
+        raise ModelError(
+            f"The model '{name}' cannot be loaded from {folder}: {_one_line(error)}. Expected "
+            "is a causal language model of transformers, config and complete weights."
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"The weights of '{name}' in {folder} are incomplete: {len(missing)} tensors are "
+            f"missing, such as {missing[0]}. Fetch or save the model again."
+        )
+    return model.eval()
+
+
+def end_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Return every token id that ends a completion: generation config, config, tokenizer."""
+    found: set[int] = set()
+    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
+        value = getattr(source, "eos_token_id", None)
+        if value is not None:
+            found.update(value if isinstance(value, (list, tuple)) else [value])
+    return sorted(found)
+
+
+def affordable_rows(model: Any, length: int) -> int:
+    """Return how many sequences of `length` tokens fit into the memory of the model's device.
+
+    It goes by the memory that the machine has, not by what is free at the moment, so that a
+    run started again forms the same batches.
+    """
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", 1)
+    share = (getattr(config, "num_key_value_heads", None) or heads) / heads
+    cache = 2 * config.num_hidden_layers * config.hidden_size * share * model.dtype.itemsize
+    # Gathering and appending hold up to three copies; probabilities take 28 bytes a token.
+    row = 3 * cache * length + 28 * config.vocab_size
+    if model.device.type == "cuda":
+        total = torch.cuda.get_device_properties(model.device).total_memory
+        memory = 0.4 * max(total - model.get_memory_footprint(), 0.05 * total)
+    else:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 8
+    return int(min(max(memory // row, 1), _MOST_ROWS))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
