@@ -16,8 +16,8 @@ from sftknow_eval.errors import DataError
 
 RECORD_NAME = "sftknow.json"
 
-# Where a run happened to find things, and what came out of it: not part of its settings.
-_NOT_SETTINGS = {"base", "data_source", "versions", "steps", "losses"}
+# Where a run found things, what came out of it, and what `facts_digest` says already.
+_NOT_SETTINGS = {"base", "data_source", "fact_ids", "versions", "steps", "losses"}
 
 
 class TrainingRecord(BaseModel):
