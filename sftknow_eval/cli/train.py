@@ -13,7 +13,7 @@ from sftknow_eval.errors import SettingsError
 
 
 def train(
-    base: Annotated[str, typer.Argument(help="Base model: a folder or a hub id.")],
+    base: Annotated[str, typer.Argument(metavar="BASE", help="Base model: a folder or a hub id.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the fine-tuned model.")],
     mastery: Annotated[
         str | None,
