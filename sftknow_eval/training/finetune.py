@@ -122,12 +122,12 @@ def _plan(
     fingerprint: str,
 ) -> TrainingRecord:
     return TrainingRecord(
-        base=request.base,
+        base=_named(request.base),
         revision=request.revision,
         base_fingerprint=fingerprint,
         mastery_digest=_mastery_digest(table),
         data=dataset.name,
-        data_source=dataset.source,
+        data_source=_named(dataset.source),
         facts_digest=hashlib.sha256(b"".join(fact.digest() for fact in facts)).hexdigest(),
         stratum=request.stratum,
         n=len(facts),
@@ -139,6 +139,12 @@ def _plan(
         steps=0,
         losses=(),
     )
+
+
+def _named(source: str) -> str:
+    # A folder is recorded by its full path, as the tasks may be run from anywhere.
+    path = Path(source)
+    return str(path.resolve()) if path.exists() else source
 
 
 def _mastery_digest(table: MasteryTable) -> str:
