@@ -1,0 +1,193 @@
+"""`sftknow eval` and `sftknow compare`: a fine-tune beside its base, or two engines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from sftknow_eval.evaluation.evaluate import Evaluation
+
+_DOMAINS = {"id": "In-domain", "ood": "Out-of-domain"}
+_SHOWN = 20
+
+
+def evaluate(
+    finetuned: Annotated[str, typer.Argument(help="Fine-tuned model: a folder or a hub id.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.json, facts.parquet.")],
+    base: Annotated[
+        str | None,
+        typer.Option(help="Its base; else as the training record or the mastery table says."),
+    ] = None,
+    mastery: Annotated[
+        str | None, typer.Option(help="Mastery table of the base; else it is looked for.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Facts: folder or zip; else EntityQuestions.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="test, dev or train.")] = "test",
+    facts: Annotated[
+        str | None, typer.Option(help="File of fact ids, instead of a whole split.")
+    ] = None,
+    relations: Annotated[
+        str | None, typer.Option(help="Only these relations, such as P17,P19.")
+    ] = None,
+    templates: Annotated[
+        str | None, typer.Option(help="Completion templates, if not the data's own.")
+    ] = None,
+    style: Annotated[
+        str | None, typer.Option(help="paper, plain, chat or completion; else as recorded.")
+    ] = None,
+    num_fewshot: Annotated[int, typer.Option(help="Shots before each question.")] = 0,
+    backend: Annotated[str, typer.Option(help="hf or vllm.")] = "hf",
+    model_args: Annotated[
+        str, typer.Option(help="More arguments of lm-eval's model, as key=value,key=value.")
+    ] = "",
+    limit: Annotated[
+        int | None, typer.Option(help="At most this many facts in each stratum.")
+    ] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Facts in a batch.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
+) -> None:
+    """Evaluate a fine-tuned model: which facts did it keep, lose and gain?
+
+    Runs lm-eval on the tasks sftknow_cbqa for the fine-tune and for its base, and shows both by
+    stratum of the base's mastery.
+    """
+    from lm_eval.utils import simple_parse_args_string
+
+    from sftknow_eval.evaluation.evaluate import EvaluationRequest
+    from sftknow_eval.evaluation.evaluate import evaluate as run
+    from sftknow_eval.evaluation.prompts import check_style
+    from sftknow_eval.mastery.backends import check_backend
+
+    chosen = {
+        **{"mastery": mastery, "data": data, "split": split, "facts": facts},
+        **{"relations": relations, "templates": templates},
+    }
+    request = EvaluationRequest(
+        finetuned=finetuned,
+        base=base,
+        metadata={name: value for name, value in chosen.items() if value is not None},
+        style=check_style(style) if style else None,
+        backend=check_backend(backend),
+        engine_args=simple_parse_args_string(model_args),
+        batch_size=batch_size,
+        num_fewshot=num_fewshot,
+        limit=limit,
+    )
+    done = run(request, out)
+    if as_json:
+        typer.echo(json.dumps(done.summary, indent=2, sort_keys=True, ensure_ascii=False))
+    else:
+        _show(Console(highlight=False), done, out)
+
+
+def compare(
+    one: Annotated[Path, typer.Argument(help="Folder of one 'sftknow eval'.")],
+    other: Annotated[Path, typer.Argument(help="Folder of another, on the same facts.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON, all facts.")] = False,
+) -> None:
+    """Say how far two evaluations of a model agree, say by two engines, and list differences."""
+    from sftknow_eval.evaluation.compare import compare_facts
+    from sftknow_eval.evaluation.facts_file import read_outcomes
+
+    found = compare_facts(read_outcomes(one, "finetuned"), read_outcomes(other, "finetuned"))
+    differing = [
+        {
+            "fact_id": a.fact_id,
+            "verdicts": [a.recalled, b.recalled],
+            "outputs": [a.output, b.output],
+        }
+        for a, b in found.differing
+    ]
+    if as_json:
+        summary = {
+            "agreeing": found.agreeing.as_json(),
+            "same_output": found.same_output.as_json(),
+            "differing": differing,
+        }
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    console.print(
+        f"Verdicts agree on {found.agreeing.n_correct} of {found.agreeing.n} facts; outputs are "
+        f"the same on {found.same_output.n_correct}."
+    )
+    for entry in differing[:_SHOWN]:
+        verdicts = " and ".join("right" if v else "wrong" for v in entry["verdicts"])
+        console.print(f"  {entry['fact_id']}: {verdicts}: {entry['outputs']}", markup=False)
+    if len(differing) > _SHOWN:
+        console.print(f"  and {len(differing) - _SHOWN} more (--json lists all)")
+
+
+def _show(console: Console, done: Evaluation, out: Path) -> None:
+    tuned, task = done.summary["finetuned"], done.summary["task"]
+    console.print(
+        f"{tuned['model']}, {task['split']} facts of {task['data']}; strata by the mastery of "
+        f"{task['mastery_base']}",
+        markup=False,
+    )
+    console.print(
+        f"  fine-tune: prompt style '{tuned['style']}' ({tuned['style_from']}), "
+        f"{tuned['num_fewshot']}-shot, {tuned['backend']}",
+        markup=False,
+    )
+    if done.base:
+        origin = done.summary["base"]["base_from"]
+        console.print(
+            f"  base: {done.base.record['model']} ({origin}), completing its best templates",
+            markup=False,
+        )
+    else:
+        console.print(f"  no base beside it: {done.summary['base_missing']}", markup=False)
+    if task["facts_not_probed"]:
+        console.print(f"  left out, as not in the mastery table: {task['facts_not_probed']} facts")
+    for domain in _DOMAINS:
+        _show_domain(console, done, domain)
+    console.print("Share of facts whose answer contains an alias, with 95% intervals.")
+    console.print(f"Per fact: {out / 'facts.parquet'}; all numbers: {out / 'results.json'}")
+
+
+def _show_domain(console: Console, done: Evaluation, domain: str) -> None:
+    scores = {
+        name: found[domain]["alias_acc"]
+        for name, found in done.summary["scores"].items()
+        if found is not None
+    }
+    changed = done.summary["transitions"] and done.summary["transitions"][domain]
+    table = Table(title=_DOMAINS[domain], title_justify="left")
+    table.add_column("stratum")
+    heads = ["facts", *(["base"] if "base" in scores else []), "fine-tune"]
+    for head in [*heads, *(["kept", "lost", "gained", "neither"] if changed else [])]:
+        table.add_column(head, justify="right")
+    rows = [(str(i), i) for i in range(len(scores["finetuned"]["strata"]))]
+    for name, index in rows:
+        entry = scores["finetuned"]["strata"][index]
+        cells = [_percent(scores[m]["strata"][index]) for m in ("base", "finetuned") if m in scores]
+        table.add_row(name, str(entry["n"]), *cells, *_counts(changed and changed["strata"][index]))
+    used = scores["finetuned"]["strata_in_mean"]
+    total = sum(entry["n"] for entry in scores["finetuned"]["strata"])
+    label = "mean" if len(used) == len(rows) else f"mean of {','.join(map(str, used)) or 'none'}"
+    cells = [_percent(scores[m]["mean"]) for m in ("base", "finetuned") if m in scores]
+    table.add_section()
+    table.add_row(label, str(total), *cells, *_counts(changed and changed["all"]))
+    console.print(table)
+
+
+def _percent(entry: dict[str, Any]) -> str:
+    if entry["value"] is None:
+        return "-"
+    low, value, high = (100 * entry[name] for name in ("low", "value", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _counts(entry: dict[str, Any] | None) -> list[str]:
+    if not entry:
+        return []
+    return [str(entry[name]) for name in ("kept", "lost", "gained", "unknown")]

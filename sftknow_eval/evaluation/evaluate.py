@@ -1,0 +1,161 @@
+"""A fine-tuned model beside its base: scores by stratum, and what was kept, lost and gained.
+
+The base answers by completing its relation's best template, the fine-tuned model in the prompt
+style it was made for; both on the same facts, stratified by the base's mastery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sftknow_eval.artifacts import write_json
+from sftknow_eval.errors import ModelError
+from sftknow_eval.evaluation.compare import Transitions, transitions
+from sftknow_eval.evaluation.facts_file import FACTS_NAME, write_facts
+from sftknow_eval.evaluation.prompts import Style, check_style
+from sftknow_eval.evaluation.results import scores
+from sftknow_eval.evaluation.run import ModelResult, ModelRun, evaluate_model
+from sftknow_eval.evaluation.settings import read_settings
+from sftknow_eval.mastery.backends import Backend
+from sftknow_eval.mastery.facts import Domain
+from sftknow_eval.models import locate_model, weight_fingerprint
+
+FORMAT = "sftknow-results/1"
+RESULTS_NAME = "results.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRequest:
+    """What to evaluate, on which facts and how.
+
+    Attributes:
+        finetuned: local folder or hub id of the fine-tuned model.
+        base: its base; None to take the one that the training record or the mastery table
+            states.
+        metadata: what selects the facts, as for the tasks' `--metadata`.
+        style: prompt style of the fine-tuned model; None to take the training record's, else
+            `chat` where its tokenizer has a chat template, else `plain`.
+    """
+
+    finetuned: str
+    base: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    style: Style | None = None
+    backend: Backend = "hf"
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: str | None = None
+    num_fewshot: int = 0
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The results: of the fine-tune, of its base where it is known, and both compared."""
+
+    finetuned: ModelResult
+    base: ModelResult | None
+    transitions: dict[Domain, list[Transitions]] | None
+    summary: dict[str, Any]
+
+
+def evaluate(request: EvaluationRequest, out: Path) -> Evaluation:
+    """Evaluate a fine-tune and its base and write `results.json` and `facts.parquet`.
+
+    Raises:
+        ModelError: a model cannot be found or started, or has no tokenizer.
+        DataError, TemplateError, MasteryError, SettingsError: no documents can be made.
+    """
+    style, style_from = _style(request)
+    metadata = {**request.metadata, **({"base": request.base} if request.base else {})}
+    run = _run(request, request.finetuned, {**metadata, "style": style}, request.num_fewshot)
+    task = run.task_data().record
+    base_name, base_from = _base(request, task)
+    base = None
+    if base_name:
+        base_metadata = {**metadata, "base": base_name, "style": "completion"}
+        base_run = _run(request, base_name, base_metadata, 0)
+        # Both are prepared before either model is loaded: faults show at once.
+        base_run.task_data()
+        base = evaluate_model(base_run)
+    finetuned = evaluate_model(run)
+    compared = transitions(base.outcomes, finetuned.outcomes) if base else None
+    summary = {
+        "format": FORMAT,
+        "task": task,
+        "finetuned": finetuned.record | {"style_from": style_from},
+        "base": base.record | {"base_from": base_from} if base else None,
+        "base_missing": None if base else base_from,
+        "scores": {
+            "finetuned": scores(finetuned.outcomes),
+            "base": scores(base.outcomes) if base else None,
+        },
+        "transitions": _transitions_json(compared),
+    }
+    write_facts(out / FACTS_NAME, finetuned.outcomes, base.outcomes if base else None)
+    write_json(out / RESULTS_NAME, summary)
+    return Evaluation(finetuned, base, compared, summary)
+
+
+def _run(
+    request: EvaluationRequest, model: str, metadata: Mapping[str, Any], num_fewshot: int
+) -> ModelRun:
+    return ModelRun(
+        model=model,
+        metadata=metadata,
+        backend=request.backend,
+        engine_args=request.engine_args,
+        batch_size=request.batch_size,
+        num_fewshot=num_fewshot,
+        limit=request.limit,
+    )
+
+
+def _style(request: EvaluationRequest) -> tuple[Style, str]:
+    """Return the prompt style of the fine-tuned model, and where it comes from."""
+    if request.style:
+        return request.style, "asked for"
+    if recorded := read_settings({"pretrained": request.finetuned}).style:
+        return check_style(recorded), "training record"
+    from sftknow_eval.mastery.hf_model import load_tokenizer
+
+    trust = bool(request.engine_args.get("trust_remote_code", False))
+    folder = locate_model(request.finetuned, request.engine_args.get("revision"))
+    tokenizer = load_tokenizer(folder, request.finetuned, trust)
+    if tokenizer.chat_template:
+        return "chat", "chat template"
+    return "plain", "no training record, no chat template"
+
+
+def _base(request: EvaluationRequest, task: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Return the base and where its name comes from; None and why, when there is none."""
+    if request.base:
+        return request.base, "asked for"
+    recorded = read_settings({"pretrained": request.finetuned}).base
+    for name, source in ((recorded, "training record"), (task["mastery_base"], "mastery table")):
+        if not name:
+            continue
+        try:
+            folder = locate_model(name)
+        except ModelError:
+            continue
+        if weight_fingerprint(folder) == task["mastery_fingerprint"]:
+            return name, source
+    return None, (
+        f"the base '{task['mastery_base']}' is not here, or its weights are not those that were "
+        "probed; name it with --base"
+    )
+
+
+def _transitions_json(compared: dict[Domain, list[Transitions]] | None) -> dict[str, Any] | None:
+    if compared is None:
+        return None
+    return {
+        domain: {
+            "strata": [entry.as_json() for entry in entries[:-1]],
+            "all": entries[-1].as_json(),
+        }
+        for domain, entries in compared.items()
+    }

@@ -1,0 +1,197 @@
+"""One model through lm-eval on our tasks, from its Python interface.
+
+Only our task folder is indexed, which takes milliseconds where lm-eval's own takes many
+seconds, and the documents are made before the model is loaded, so that faults of the data or
+the mastery table cost no waiting. Finished evaluations are kept in the cache, by the model's
+weights and the very prompts it was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sftknow_eval.artifacts import cache_dir, digest, installed_versions
+from sftknow_eval.errors import ModelError, SftknowError
+from sftknow_eval.evaluation.documents import TaskData, load_task_data
+from sftknow_eval.evaluation.facts_file import read_outcomes, write_outcomes
+from sftknow_eval.evaluation.install import tasks_path
+from sftknow_eval.evaluation.results import Outcome, outcomes_of
+from sftknow_eval.evaluation.settings import read_settings
+from sftknow_eval.mastery.backends import Backend, engine_versions
+from sftknow_eval.models import locate_model, weight_fingerprint
+
+logger = logging.getLogger(__name__)
+
+TASK = "sftknow_cbqa"
+FEWSHOT_SEED = 1234
+_HF_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRun:
+    """A model and how it is to be asked.
+
+    Attributes:
+        model: local folder or hub id.
+        metadata: what `--metadata` would hold; the style has to be in it.
+        engine_args: further arguments of lm-eval's model class (`dtype`, `max_model_len`, ...).
+        batch_size: as lm-eval takes it; None for the backend's default.
+        limit: at most this many facts in each of the ten leaves.
+    """
+
+    model: str
+    metadata: Mapping[str, Any]
+    backend: Backend = "hf"
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: str | None = None
+    num_fewshot: int = 0
+    limit: int | None = None
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """Return the arguments of lm-eval's model class."""
+        return {"pretrained": self.model, **self.engine_args}
+
+    def task_data(self) -> TaskData:
+        """Return the documents, before any model is loaded."""
+        return load_task_data(read_settings({**self.model_args, **self.metadata}))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what goes into the results: the model, its weights and how it was asked."""
+        return {
+            "model": self.model,
+            "fingerprint": weight_fingerprint(locate_model(self.model, self._revision)),
+            "backend": self.backend,
+            "engine_args": dict(self.engine_args),
+            "style": self.task_data().renderer.style,
+            "num_fewshot": self.num_fewshot,
+            "limit": self.limit,
+            "versions": engine_versions(self.backend) | _lm_eval_version(),
+        }
+
+    @property
+    def _revision(self) -> str | None:
+        revision = self.engine_args.get("revision")
+        return str(revision) if revision else None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResult:
+    """The outcomes of one model, and the record of how they came about."""
+
+    outcomes: tuple[Outcome, ...]
+    record: dict[str, Any]
+    reused: bool
+
+
+def evaluate_model(run: ModelRun) -> ModelResult:
+    """Return the outcomes of a model on the selected facts, from the cache where they are.
+
+    Raises:
+        ModelError: the model cannot be found or started.
+        DataError, TemplateError, MasteryError, SettingsError: no documents can be made.
+    """
+    data = run.task_data()
+    record = run.describe()
+    kept = cache_dir() / "evaluations" / f"{_key(run, data, record)}.parquet"
+    if kept.is_file():
+        logger.info("Evaluated before: %s", kept)
+        return ModelResult(tuple(read_outcomes(kept)), record, reused=True)
+    with quiet_lm_eval():
+        engine = _start(run)
+        try:
+            outcomes = outcomes_of(_evaluate(run, engine))
+            write_outcomes(kept, outcomes)
+        finally:
+            _stop(engine)
+    return ModelResult(tuple(outcomes), record, reused=False)
+
+
+def task_manager(metadata: Mapping[str, Any]) -> Any:
+    """Return lm-eval's task manager with our tasks only; it takes milliseconds to make."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(
+        include_path=str(tasks_path()), include_defaults=False, metadata=dict(metadata)
+    )
+
+
+@contextlib.contextmanager
+def quiet_lm_eval() -> Any:
+    """Keep lm-eval's advice to task authors off the screen; errors and bars stay."""
+    logs = logging.getLogger("lm_eval")
+    level = logs.level
+    logs.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logs.setLevel(level)
+
+
+def _key(run: ModelRun, data: TaskData, record: Mapping[str, Any]) -> str:
+    asked = [(d["id"], d["prompt"], d["aliases"]) for leaf in data.leaves.values() for d in leaf]
+    shots = [d["id"] for d in data.shots.draw(run.num_fewshot, FEWSHOT_SEED)]
+    settings = {k: v for k, v in record.items() if k != "model"}
+    return digest([settings, run.batch_size, asked, shots])
+
+
+def _start(run: ModelRun) -> Any:
+    from lm_eval.api.registry import get_model
+
+    batch_size = run.batch_size or ("auto" if run.backend == "vllm" else _HF_BATCH)
+    extra: dict[str, Any] = {"batch_size": batch_size}
+    if run.backend == "hf" and "device" not in run.engine_args:
+        import torch
+
+        extra["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return get_model(run.backend).create_from_arg_obj(run.model_args, extra)
+    except SftknowError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"lm-eval's model '{run.backend}' could not be started with {run.model_args}: "
+            f"{' '.join(str(error).split()) or type(error).__name__}"
+        ) from error
+
+
+def _evaluate(run: ModelRun, engine: Any) -> Any:
+    from lm_eval import simple_evaluate
+
+    return simple_evaluate(
+        model=engine,
+        model_args=run.model_args,
+        tasks=[TASK],
+        task_manager=task_manager({**run.model_args, **run.metadata}),
+        num_fewshot=run.num_fewshot,
+        limit=run.limit,
+        apply_chat_template=run.metadata.get("style") == "chat",
+        fewshot_random_seed=FEWSHOT_SEED,
+        log_samples=True,
+        bootstrap_iters=0,
+    )
+
+
+def _stop(engine: Any) -> None:
+    # vLLM's engine is a process of its own and goes with an explicit word only; the memory of
+    # a transformers model is free for the next one when nothing refers to it.
+    served = getattr(getattr(engine, "model", None), "llm_engine", None)
+    if served is not None:
+        with contextlib.suppress(Exception):
+            served.engine_core.shutdown()
+    if hasattr(engine, "_model"):
+        engine._model = None
+    gc.collect()
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _lm_eval_version() -> dict[str, str]:
+    return installed_versions("lm_eval")
