@@ -1,0 +1,1 @@
+"""What fine-tuning moved: relative change of the weights and divergence of the outputs."""

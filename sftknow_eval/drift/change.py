@@ -1,0 +1,182 @@
+"""How much each weight moved: exact rankings of all elements from one pass over a pair.
+
+The pass gives, for every ratio, the exact border between the elements to restore and the
+others, per-tensor counts, checksums of both sides and, if asked, the statistics of the
+change report. No model is built and memory does not grow with the checkpoints.
+
+Legend: T tensors, J ratios.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sftknow_eval.drift.scan import Pair, Ranking, Scan, all_keys, sample, scan
+from sftknow_eval.drift.selection import (
+    Counts,
+    Cut,
+    Intervals,
+    nothing,
+    restored_elements,
+    search,
+    settle,
+)
+from sftknow_eval.drift.spread import Statistics, inside_above, value
+from sftknow_eval.drift.tensors import BLOCK, BlockReader, Compared, Weights, as_float
+from sftknow_eval.drift.threads import for_each
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one pass over a pair found.
+
+    Attributes:
+        tensors: the region's, sorted by name.
+        ranking: order, arithmetic and seed.
+        ratios: percent.
+        cuts: for each ratio, which elements are restored.
+        effective: for each ratio, how many restored elements had changed at all.
+        changed_T: elements of each tensor with a relative change above zero.
+        base_checksums: of each tensor.
+        finetuned_checksums: of each tensor.
+        inexact: tensors with base values that the fine-tune's type cannot hold exactly.
+        whole: statistics of the region, if they were asked for.
+        statistics: of each tensor, if they were asked for.
+        concentration: for each ratio, the share of the sum of all relative changes that the
+            restored elements hold (order `top` only). Source: Table 3.
+    """
+
+    tensors: tuple[Compared, ...]
+    ranking: Ranking
+    ratios: tuple[float, ...]
+    cuts: tuple[Cut, ...]
+    effective: tuple[int, ...]
+    changed_T: Counts = field(repr=False)
+    base_checksums: tuple[str, ...] = field(repr=False)
+    finetuned_checksums: tuple[str, ...] = field(repr=False)
+    inexact: tuple[str, ...] = ()
+    whole: Statistics | None = None
+    statistics: tuple[Statistics, ...] = field(default=(), repr=False)
+    concentration: tuple[float | None, ...] = ()
+
+    @property
+    def elements(self) -> int:
+        """Elements of the region."""
+        return sum(tensor.common for tensor in self.tensors)
+
+    @property
+    def changed(self) -> int:
+        """Elements of the region with a relative change above zero."""
+        return int(self.changed_T.sum())
+
+
+def measure(
+    base: Weights,
+    finetuned: Weights,
+    tensors: Sequence[Compared],
+    ratios: Sequence[float],
+    ranking: Ranking | None = None,
+    *,
+    statistics: bool = False,
+    threads: int | None = None,
+    progress: Callable[[int], None] = lambda elements: None,
+) -> Change:
+    """Rank all elements of the region together and cut the ranking at every ratio.
+
+    Args:
+        base: the base's weights.
+        finetuned: the fine-tune's weights.
+        tensors: the region; its order does not matter.
+        ratios: percent of the region's elements to restore, each from 0 to 100.
+        ranking: order, arithmetic and seed; `top` in float32 if not given.
+        statistics: gather what the change report needs, too (order `top` only).
+        threads: how many; one per core if not given. The result does not depend on it.
+        progress: called with the number of elements done, from any thread.
+
+    Raises:
+        CheckpointError: a value in the region is not finite, or a file cannot be read.
+
+    Source: section 5 and appendix B.2; ties in canonical order (protocol, "Choices").
+    """
+    ranking = ranking or Ranking()
+    pair = Pair(base, finetuned, tuple(sorted(tensors, key=lambda tensor: tensor.name)))
+    wanted = [restored_elements(pair.elements, ratio) for ratio in ratios]
+    ranks = sorted({count for count in wanted if count})
+    intervals = Intervals.of([], [])
+    if ranks:
+        intervals = Intervals.around(sample(pair, ranking), pair.elements, ranks)
+    while True:
+        found = scan(
+            *(pair, ranking, intervals), statistics=statistics, threads=threads, progress=progress
+        )
+        settled = [settle(found.tally, intervals, j, rank) for j, rank in enumerate(ranks)]
+        cuts = {rank: cut for rank, cut in zip(ranks, settled, strict=True) if cut is not None}
+        if len(cuts) == len(ranks):
+            break
+        exact = search((all_keys(pair, ranking), all_keys(pair, ranking)), ranks)
+        intervals = Intervals.of(exact, exact)
+    none = nothing(len(pair.tensors))
+    chosen = tuple(cuts.get(count, none) for count in wanted)
+    gathered = found.statistics
+    return Change(
+        *(pair.tensors, ranking, tuple(ratios), chosen),
+        effective=_effective(pair, ranking, chosen, found.changed_T, threads),
+        changed_T=found.changed_T,
+        base_checksums=found.checksums[0],
+        finetuned_checksums=found.checksums[1],
+        inexact=found.inexact,
+        whole=gathered.whole() if gathered else None,
+        statistics=tuple(gathered.tensors[t] for t in range(len(pair.tensors))) if gathered else (),
+        concentration=tuple(_concentration(found, cut, ranks) for cut in chosen),
+    )
+
+
+def _concentration(found: Scan, cut: Cut, ranks: Sequence[int]) -> float | None:
+    if found.statistics is None:
+        return None
+    total = found.statistics.whole().total
+    if not total or not cut.wanted:
+        return 0.0 if total else None
+    j, threshold = ranks.index(cut.wanted), cut.threshold
+    top = int(found.intervals.high[j])
+    held = found.statistics.above(found.spreads, found.intervals, j)
+    held += inside_above(found.tally.inside[j], threshold)
+    if top > threshold:
+        held += int(found.tally.at_high_TJ[:, j].sum()) * value(top)
+    return (held + int(cut.quota_T.sum()) * value(threshold)) / total
+
+
+def _effective(
+    pair: Pair,
+    ranking: Ranking,
+    cuts: Sequence[Cut],
+    changed_T: Counts,
+    threads: int | None,
+) -> tuple[int, ...]:
+    """Return for each cut how many of its elements have a relative change above zero."""
+    changed = int(changed_T.sum())
+    unchanged = pair.elements - changed
+    if ranking.order == "top":
+        return tuple(min(cut.wanted, changed) for cut in cuts)
+    if ranking.order == "bottom":
+        return tuple(max(0, cut.wanted - unchanged) for cut in cuts)
+
+    def work(counts_J: Counts, t: int, tensor: Compared) -> None:
+        reader = BlockReader(pair.base, pair.finetuned)
+        left_J = [int(cut.quota_T[t]) for cut in cuts]
+        for start in range(0, tensor.common, BLOCK):
+            p, s = map(as_float, reader.pair(tensor, start, min(BLOCK, tensor.common - start)))
+            keys, bits = np.empty(s.size, np.uint32), np.empty(s.size, np.uint32)
+            ranking.fill(tensor.name, p, s, start, keys)
+            Ranking("top", ranking.arithmetic).fill(tensor.name, p, s, start, bits)
+            moved = bits > 0
+            for j, cut in enumerate(cuts):
+                tied = np.flatnonzero(keys == cut.threshold)[: left_J[j]]
+                left_J[j] -= tied.size
+                counts_J[j] += moved[keys > cut.threshold].sum() + moved[tied].sum()
+
+    workers = for_each(pair.tensors, lambda: np.zeros(len(cuts), np.int64), work, threads)
+    return tuple(int(count) for count in np.sum(workers, axis=0))

@@ -1,0 +1,351 @@
+"""Compiled loops over blocks of weights: keys to rank by, counts, collection, selection.
+
+A *key* is an unsigned 32-bit number below 2**31 per element; the elements with the largest
+keys come first. For the order `top` it is the bit pattern of the float32 relative change,
+which orders like the number because the change is never negative.
+
+The small `intrinsic` functions exist because numba widens every integer to 64 bits, which
+halves or quarters the number of elements a vector instruction handles. Nothing is compiled
+with fast-math, so LLVM fuses no multiply and add: a NumPy one-liner gives the same bits.
+
+bfloat16 values are held as uint16, as NumPy has no such type.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+
+TOP, BOTTOM, RANDOM = 0, 1, 2
+FLOAT32, BFLOAT16 = 0, 1
+INFINITE = 0x7F800000  # bit pattern of float32 infinity: the largest key of a finite pair
+BUCKET_SHIFT = 16  # a bucket is the keys that share their upper 16 bits
+BUCKETS = 1 << 15
+SHARED = 255  # the mark of a bucket that several intervals touch
+SUB_BLOCK = 1 << 14  # elements whose keys stay in the processor's first caches
+
+_EPSILON = np.float32(1e-8)
+# 1e-8 rounded to bfloat16: what PyTorch adds to a bfloat16 tensor on the CPU.
+_EPSILON_BFLOAT16 = np.uint32(0x322C0000).view(np.float32)
+_INFINITE = np.uint32(INFINITE)
+_SHIFT = np.uint32(BUCKET_SHIFT)
+_LOW = np.uint32((1 << BUCKET_SHIFT) - 1)
+_ZERO = np.uint32(0)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+_compile = njit(nogil=True, cache=True, error_model="numpy")
+
+
+@intrinsic
+def _as_float(typingctx: Any, value: Any) -> Any:
+    """Widen a bfloat16 (uint16) to float32; leave a float32 as it is. Both are exact."""
+
+    def widen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if signature.args[0] == types.float32:
+            return args[0]
+        word = context.get_value_type(types.uint32)
+        bits = builder.shl(builder.zext(args[0], word), word(16))
+        return builder.bitcast(bits, context.get_value_type(types.float32))
+
+    return types.float32(value), widen
+
+
+@intrinsic
+def _as_bits(typingctx: Any, value: Any) -> Any:
+    def bits(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], context.get_value_type(types.uint32))
+
+    return types.uint32(types.float32), bits
+
+
+@intrinsic
+def _rounded(typingctx: Any, value: Any) -> Any:
+    """Round a float32 to the nearest bfloat16, ties to even, and keep it as float32."""
+
+    def rounded(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = context.get_value_type(types.uint32)
+        bits = builder.bitcast(args[0], word)
+        odd = builder.and_(builder.lshr(bits, word(16)), word(1))
+        bits = builder.add(bits, builder.add(odd, word(0x7FFF)))
+        bits = builder.and_(bits, word(0xFFFF0000))
+        return builder.bitcast(bits, context.get_value_type(types.float32))
+
+    return types.float32(types.float32), rounded
+
+
+@intrinsic
+def _larger(typingctx: Any, one: Any, other: Any) -> Any:
+    def larger(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.icmp_unsigned(">", *args), *args)
+
+    return types.uint32(types.uint32, types.uint32), larger
+
+
+@intrinsic
+def _less(typingctx: Any, one: Any, other: Any) -> Any:
+    def less(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.sub(*args)
+
+    return types.uint32(types.uint32, types.uint32), less
+
+
+@intrinsic
+def _count_above(typingctx: Any, count: Any, key: Any, edge: Any) -> Any:
+    def count_above(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        count, key, edge = args
+        return builder.add(count, builder.zext(builder.icmp_unsigned(">", key, edge), count.type))
+
+    return types.uint32(types.uint32, types.uint32, types.uint32), count_above
+
+
+@intrinsic
+def _pick(typingctx: Any, key: Any, threshold: Any, base: Any, finetuned: Any) -> Any:
+    def pick(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        key, threshold, base, finetuned = args
+        return builder.select(builder.icmp_unsigned(">=", key, threshold), base, finetuned)
+
+    return base(types.uint32, types.uint32, base, base), pick
+
+
+@_compile
+def relative_change(p: Any, s: Any, r: Any) -> Any:
+    """Write the float32 bits of |s - p| / (|p| + 1e-8) into `r`; return the largest.
+
+    Every operation is rounded once to float32. The largest is at least `INFINITE` when any
+    value of `p` or `s` is not finite.
+
+    Source: section 5, with the 1e-8 of the authors' code.
+    """
+    largest = _ZERO
+    for i in range(r.size):
+        x = _as_float(p[i])
+        bits = _as_bits(np.abs(_as_float(s[i]) - x) / (np.abs(x) + _EPSILON))
+        r[i] = bits
+        largest = _larger(bits, largest)
+    return largest
+
+
+@_compile
+def relative_change_bfloat16(p: Any, s: Any, r: Any) -> Any:
+    """Write the relative change as PyTorch computes it on bfloat16 tensors; return the largest.
+
+    Values of other types are rounded to bfloat16 first, as a model loaded in bfloat16 is.
+
+    Source: the authors' code; the denominator is rounded too, and 1e-8 is bfloat16's.
+    """
+    largest = _ZERO
+    for i in range(r.size):
+        x = _rounded(_as_float(p[i]))
+        difference = np.abs(_rounded(_rounded(_as_float(s[i])) - x))
+        bits = _as_bits(_rounded(difference / _rounded(np.abs(x) + _EPSILON_BFLOAT16)))
+        r[i] = bits
+        largest = _larger(bits, largest)
+    return largest
+
+
+@_compile
+def random_keys(stream: Any, start: Any, keys: Any) -> None:
+    """Write the keys of elements `start`, `start + 1`, ... of a tensor's random stream.
+
+    Counter-based (SplitMix64): a key depends on the stream and the flat index alone.
+    """
+    for i in range(keys.size):
+        z = stream + (np.uint64(start) + np.uint64(i) + np.uint64(1)) * _GOLDEN
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        keys[i] = np.uint32((z ^ (z >> np.uint64(31))) >> np.uint64(33))
+
+
+@_compile
+def fill_keys(
+    p: Any, s: Any, order: int, arithmetic: int, stream: Any, start: Any, keys: Any
+) -> Any:
+    """Write the keys of one block; return the largest relative change (bits; 0 for `RANDOM`)."""
+    if order == RANDOM:
+        random_keys(stream, start, keys)
+        return _ZERO
+    if arithmetic == BFLOAT16:
+        largest = relative_change_bfloat16(p, s, keys)
+    else:
+        largest = relative_change(p, s, keys)
+    if order == BOTTOM and largest <= _INFINITE:
+        for i in range(keys.size):
+            keys[i] = _less(_INFINITE, keys[i])
+    return largest
+
+
+@_compile
+def count_above(keys: Any, edges: Any, counts: Any) -> None:
+    """Add to `counts[j]` the number of keys above `edges[j]`."""
+    for j in range(edges.size):
+        edge = edges[j]
+        count = _ZERO
+        for i in range(keys.size):
+            count = _count_above(count, keys[i], edge)
+        counts[j] += np.int64(count)
+
+
+@_compile
+def gather(keys: Any, marked: Any, found: Any) -> int:
+    """Copy the keys of marked buckets to `found`, one longer than `keys`; return how many."""
+    size = 0
+    for i in range(keys.size):
+        found[size] = keys[i]
+        size += marked[keys[i] >> _SHIFT] != 0
+    return size
+
+
+@_compile
+def sift(
+    found: Any,
+    size: int,
+    marked: Any,
+    low: Any,
+    high: Any,
+    at_low: Any,
+    at_high: Any,
+    inside: Any,
+    used: Any,
+) -> None:
+    """Count the keys at each interval's two ends and keep those strictly inside.
+
+    `inside[j, used[j]:]` receives the keys between `low[j]` and `high[j]`. A bucket's mark is
+    1 + j where interval j alone touches it, and `SHARED` where several do.
+    """
+    for i in range(size):
+        key = found[i]
+        mark = marked[key >> _SHIFT]
+        first, last = (0, low.size) if mark == SHARED else (np.int64(mark) - 1, np.int64(mark))
+        for j in range(first, last):
+            if low[j] <= key <= high[j]:
+                if key == high[j]:
+                    at_high[j] += 1
+                elif key == low[j]:
+                    at_low[j] += 1
+                else:
+                    inside[j, used[j]] = key
+                    used[j] += 1
+
+
+@_compile
+def restore(keys: Any, threshold: Any, p: Any, s: Any, out: Any) -> None:
+    """Write base values where the key reaches the threshold and fine-tuned ones elsewhere."""
+    for i in range(out.size):
+        out[i] = _pick(keys[i], threshold, p[i], s[i])
+
+
+@_compile
+def sweep(
+    p: Any,
+    s: Any,
+    values: Any,
+    order: int,
+    arithmetic: int,
+    stream: Any,
+    start: Any,
+    thresholds: Any,
+    keys: Any,
+    out: Any,
+) -> None:
+    """Restore one block for every threshold: `out` holds one block after the other.
+
+    `values` holds the base's values in the fine-tune's type; `p` as stored, for the keys.
+    """
+    for first in range(0, s.size, SUB_BLOCK):
+        last = min(s.size, first + SUB_BLOCK)
+        block = keys[: last - first]
+        fill_keys(p[first:last], s[first:last], order, arithmetic, stream, start + first, block)
+        for j in range(thresholds.size):
+            begin = j * s.size + first
+            piece = out[begin : begin + last - first]
+            restore(block, thresholds[j], values[first:last], s[first:last], piece)
+
+
+@_compile
+def tally(
+    p: Any,
+    s: Any,
+    order: int,
+    arithmetic: int,
+    stream: Any,
+    start: Any,
+    low: Any,
+    high: Any,
+    marked: Any,
+    keys: Any,
+    found: Any,
+    above: Any,
+    at_low: Any,
+    at_high: Any,
+    inside: Any,
+    used: Any,
+    changed: Any,
+) -> Any:
+    """Place one block's keys relative to every interval; return the largest change's bits.
+
+    `above[j]` counts keys beyond `high[j]`; `at_low`, `at_high`, `inside` are `sift`'s;
+    `changed[0]` counts elements with a change above zero.
+    """
+    largest = _ZERO
+    zero = np.zeros(1, np.uint32)
+    for first in range(0, s.size, SUB_BLOCK):
+        last = min(s.size, first + SUB_BLOCK)
+        block = keys[: last - first]
+        x, y = p[first:last], s[first:last]
+        if order == RANDOM:
+            largest = _larger(fill_keys(x, y, TOP, arithmetic, stream, start, block), largest)
+            count_above(block, zero, changed)
+            random_keys(stream, start + first, block)
+        else:
+            top = fill_keys(x, y, order, arithmetic, stream, start, block)
+            largest = _larger(top, largest)
+            if order == TOP:
+                count_above(block, zero, changed)
+            else:
+                for i in range(block.size):
+                    changed[0] += block[i] < _INFINITE
+        if largest > _INFINITE:
+            return largest
+        count_above(block, high, above)
+        size = gather(block, marked, found)
+        sift(found, size, marked, low, high, at_low, at_high, inside, used)
+    return largest
+
+
+@_compile
+def spread(
+    keys: Any, marked: Any, high: Any, counts: Any, lows: Any, beyond: Any, beyond_lows: Any
+) -> None:
+    """Histogram of relative changes, with sums that do not depend on the order of adding.
+
+    Within a bucket the value is a linear function of the key's low bits, so that counts and
+    sums of low bits (integers) give the exact sum of changes. `beyond[j]` and
+    `beyond_lows[j]` do the same for keys above `high[j]` in the very bucket of `high[j]`.
+    """
+    for i in range(keys.size):
+        key = keys[i]
+        bucket = key >> _SHIFT
+        counts[bucket] += 1
+        lows[bucket] += np.int64(key & _LOW)
+        if marked[bucket]:
+            for j in range(high.size):
+                if key > high[j] and bucket == high[j] >> _SHIFT:
+                    beyond[j] += 1
+                    beyond_lows[j] += np.int64(key & _LOW)
+
+
+@_compile
+def norms(p: Any, s: Any, sums: Any) -> None:
+    """Add the squares of s - p and of p, in float64, to `sums[0]` and `sums[1]`."""
+    moved = np.zeros(8)
+    size = np.zeros(8)
+    for i in range(s.size):
+        x = np.float64(_as_float(p[i]))
+        d = np.float64(_as_float(s[i])) - x
+        moved[i & 7] += d * d
+        size[i & 7] += x * x
+    sums[0] += moved.sum()
+    sums[1] += size.sum()

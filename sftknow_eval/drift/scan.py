@@ -1,0 +1,252 @@
+"""One pass over all blocks of a pair: where every key lies, checksums, statistics."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from sftknow_eval.drift import kernels
+from sftknow_eval.drift.selection import Intervals, Keys, Tally, sample_size
+from sftknow_eval.drift.spread import BlockSpread, SpreadOfTensors
+from sftknow_eval.drift.tensors import (
+    BLOCK,
+    Array,
+    BlockReader,
+    Compared,
+    Weights,
+    as_float,
+    cast,
+    checksum,
+)
+from sftknow_eval.drift.threads import for_each
+from sftknow_eval.errors import CheckpointError
+
+ORDERS = {"top": kernels.TOP, "bottom": kernels.BOTTOM, "random": kernels.RANDOM}
+ARITHMETICS = {"float32": kernels.FLOAT32, "bfloat16": kernels.BFLOAT16}
+_SAMPLE_RUN = 2048
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """By what the elements are ranked.
+
+    Attributes:
+        order: `top` (most changed first), `bottom` (least changed first) or `random`.
+        arithmetic: of the relative change, `float32` or `bfloat16` (the authors' code).
+        seed: of the order `random`.
+    """
+
+    order: str = "top"
+    arithmetic: str = "float32"
+    seed: int = 0
+
+    @property
+    def codes(self) -> tuple[int, int]:
+        """Order and arithmetic as the kernels know them."""
+        return ORDERS[self.order], ARITHMETICS[self.arithmetic]
+
+    def stream(self, name: str) -> np.uint64:
+        """Return the start of a tensor's stream of random keys."""
+        digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
+        return np.uint64(int.from_bytes(digest[:8], "little"))
+
+    def fill(self, name: str, p: Array, s: Array, start: int, keys: Keys) -> int:
+        """Write the keys of a block that begins at flat index `start`; return the largest r."""
+        return int(kernels.fill_keys(p, s, *self.codes, self.stream(name), start, keys))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sets of weights and the tensors to compare, sorted by name."""
+
+    base: Weights
+    finetuned: Weights
+    tensors: tuple[Compared, ...]
+
+    @property
+    def elements(self) -> int:
+        """Elements that both sides have."""
+        return sum(tensor.common for tensor in self.tensors)
+
+
+def all_keys(pair: Pair, ranking: Ranking, run: int = BLOCK, step: int = 1) -> Iterator[Keys]:
+    """Yield the keys of every `step`-th run of elements, all tensors laid end to end."""
+    reader = BlockReader(pair.base, pair.finetuned, run)
+    runs = ((tensor, i) for tensor in pair.tensors for i in range(0, tensor.common, run))
+    for place, (tensor, start) in enumerate(runs):
+        if place % step:
+            continue
+        keys = np.empty(min(run, tensor.common - start), np.uint32)
+        p = s = np.empty(0, np.float32)
+        if ranking.order != "random":
+            p, s = map(as_float, reader.pair(tensor, start, keys.size))
+        # A value that is not finite has no key; the pass over all elements names its place.
+        if ranking.fill(tensor.name, p, s, start, keys) <= kernels.INFINITE:
+            yield keys
+
+
+def sample(pair: Pair, ranking: Ranking) -> Keys:
+    """Return the keys of evenly spread elements: of all elements, if there are few."""
+    step = max(1, pair.elements // sample_size(pair.elements))
+    runs = all_keys(pair, ranking, _SAMPLE_RUN, step)
+    return np.concatenate([*runs, np.zeros(0, np.uint32)])
+
+
+class Scanner:
+    """Buffers and counts of one thread."""
+
+    def __init__(self, pair: Pair, intervals: Intervals) -> None:
+        self.reader = BlockReader(pair.base, pair.finetuned)
+        self.tally = Tally.zero(len(pair.tensors), intervals.low.size)
+        self.changed_T1 = np.zeros((len(pair.tensors), 1), np.int64)
+        self.keys = np.empty(kernels.SUB_BLOCK, np.uint32)
+        self.found = np.empty(kernels.SUB_BLOCK + 1, np.uint32)
+        self.inside = np.empty((intervals.low.size, BLOCK), np.uint32)
+        self.used = np.zeros(intervals.low.size, np.int64)
+        self.digests: dict[tuple[int, int, int], int] = {}
+        self.inexact: set[str] = set()
+        self.spread = BlockSpread(intervals)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass gathered."""
+
+    intervals: Intervals
+    tally: Tally
+    changed_T: np.ndarray[tuple[int], np.dtype[np.int64]]
+    checksums: tuple[tuple[str, ...], tuple[str, ...]]
+    inexact: tuple[str, ...]
+    statistics: SpreadOfTensors | None
+    spreads: tuple[BlockSpread, ...]
+
+
+def scan(
+    pair: Pair,
+    ranking: Ranking,
+    intervals: Intervals,
+    *,
+    statistics: bool,
+    threads: int | None,
+    progress: Callable[[int], None],
+) -> Scan:
+    """Read both sides once and place every key relative to the intervals.
+
+    Raises:
+        CheckpointError: a value is not finite, too large for the fine-tune's type, or unreadable.
+    """
+    gathered = (
+        SpreadOfTensors([tensor.common for tensor in pair.tensors], BLOCK) if statistics else None
+    )
+    streams = [ranking.stream(tensor.name) for tensor in pair.tensors]
+
+    def work(worker: Scanner, _: int, item: tuple[int, int]) -> None:
+        t, start = item
+        p, s = _read(worker, pair.tensors[t], t, start)
+        if p.size:
+            _place(worker, pair.tensors[t], t, start, p, s)
+            if gathered is not None:
+                worker.spread.measure(as_float(p), as_float(s), ranking.codes[1])
+                gathered.take(t, worker.spread)
+        progress(p.size)
+
+    def _place(worker: Scanner, tensor: Compared, t: int, start: int, p: Array, s: Array) -> None:
+        if tensor.dtype != tensor.base_dtype:
+            _check_cast(worker, tensor, start, p)
+        worker.used[:] = 0
+        tally = worker.tally
+        largest = kernels.tally(
+            *(as_float(p), as_float(s), *ranking.codes, streams[t], start),
+            *(intervals.low, intervals.high, intervals.marked, worker.keys, worker.found),
+            *(tally.above_TJ[t], tally.at_low_TJ[t], tally.at_high_TJ[t]),
+            *(worker.inside, worker.used, worker.changed_T1[t]),
+        )
+        if largest >= kernels.INFINITE:
+            _check_finite(tensor, start, p, s)
+        for j in np.flatnonzero(worker.used):
+            tally.inside[j].append((t, worker.inside[j, : worker.used[j]].copy()))
+
+    items = [
+        (t, start)
+        for t, tensor in enumerate(pair.tensors)
+        for start in range(0, max(tensor.elements, tensor.base_elements), BLOCK)
+    ]
+    workers = for_each(items, lambda: Scanner(pair, intervals), work, threads)
+    return _merge(pair, intervals, workers, gathered)
+
+
+def _read(worker: Scanner, tensor: Compared, t: int, start: int) -> tuple[Array, Array]:
+    """Read one block of both sides, note the checksums, and return what both have."""
+    sides = []
+    for side, (name, dtype, size) in enumerate(
+        (
+            (tensor.base_name, tensor.base_dtype, tensor.base_elements),
+            (tensor.name, tensor.dtype, tensor.elements),
+        )
+    ):
+        values = worker.reader.read(side, name, dtype, start, max(0, min(BLOCK, size - start)))
+        if values.size:
+            worker.digests[side, t, start] = xxhash.xxh3_64_intdigest(values.data)
+        sides.append(values[: max(0, tensor.common - start)])
+    return sides[0], sides[1]
+
+
+def _merge(
+    pair: Pair,
+    intervals: Intervals,
+    workers: Sequence[Scanner],
+    statistics: SpreadOfTensors | None,
+) -> Scan:
+    tally = Tally.zero(len(pair.tensors), intervals.low.size)
+    changed_T = np.zeros(len(pair.tensors), np.int64)
+    digests: list[list[dict[int, int]]] = [[{} for _ in pair.tensors] for _ in range(2)]
+    for worker in workers:
+        tally.add(worker.tally)
+        changed_T += worker.changed_T1[:, 0]
+        for (side, t, start), digest in worker.digests.items():
+            digests[side][t][start] = digest
+    base, finetuned = (
+        tuple(checksum(blocks[start] for start in sorted(blocks)) for blocks in side)
+        for side in digests
+    )
+    return Scan(
+        intervals,
+        tally,
+        changed_T,
+        (base, finetuned),
+        tuple(sorted(set().union(*(worker.inexact for worker in workers)))),
+        statistics,
+        tuple(worker.spread for worker in workers),
+    )
+
+
+def _check_cast(worker: Scanner, tensor: Compared, start: int, p: Array) -> None:
+    there = cast(p, tensor.dtype)
+    back = cast(there, tensor.base_dtype)
+    if (back.view(f"u{back.itemsize}") == p.view(f"u{p.itemsize}")).all():
+        return
+    worker.inexact.add(tensor.name)
+    exact = cast(p, "F32")
+    overflown = np.flatnonzero(~np.isfinite(cast(there, "F32")) & np.isfinite(exact))
+    if overflown.size:
+        raise CheckpointError(
+            f"The base's tensor '{tensor.base_name}' holds {exact[overflown[0]]:g} at flat index "
+            f"{start + overflown[0]}, which is too large for the fine-tune's type {tensor.dtype}. "
+            "Save the fine-tune in the base's type and try again."
+        )
+
+
+def _check_finite(tensor: Compared, start: int, p: Array, s: Array) -> None:
+    for role, name, values in (("base", tensor.base_name, p), ("fine-tune", tensor.name, s)):
+        wide = cast(values, "F32")
+        wrong = np.flatnonzero(~np.isfinite(wide))
+        if wrong.size:
+            raise CheckpointError(
+                f"The {role}'s tensor '{name}' holds {wide[wrong[0]]} at flat index "
+                f"{start + wrong[0]}. Relative change needs finite values: repair the checkpoint, "
+                f"or leave the tensor out with --exclude '{tensor.name}'."
+            )

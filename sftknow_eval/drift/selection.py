@@ -1,0 +1,201 @@
+"""Exact order statistics of billions of keys from one pass and a small sample.
+
+A sample gives, around each wanted rank, a narrow interval of keys that almost surely holds
+the rank's key. One pass counts the keys above each interval and keeps those inside: the
+threshold is then exact, whatever the sample was. An interval that missed (the counts show
+it) is replaced by one that holds the key for certain, found by two histogram passes.
+
+Elements with equal keys are restored in canonical order, tensor name sorted, then flat
+index: each tensor gets a quota of its elements at the threshold, so that any tensor can be
+restored alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sftknow_eval.drift import kernels
+
+Keys = NDArray[np.uint32]
+Counts = NDArray[np.int64]
+
+LARGEST = (1 << 31) - 1  # keys lie below 2**31
+_SAMPLE_FLOOR = 1 << 20
+_DEVIATIONS = 6.0
+
+
+def restored_elements(elements: int, ratio: float) -> int:
+    """Return floor(elements * ratio / 100), computed without rounding errors.
+
+    Source: protocol, "Choices the paper leaves open": K = floor(n * k / 100).
+    """
+    return math.floor(elements * Fraction(str(ratio)) / 100)
+
+
+def sample_size(elements: int) -> int:
+    """Return how many keys to sample: grows slowly, so that sample and intervals stay small."""
+    return max(_SAMPLE_FLOOR, int(4 * elements ** (2 / 3)))
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Closed intervals of keys, one for each wanted rank, and the buckets that they touch."""
+
+    low: Keys
+    high: Keys
+    marked: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, low: Sequence[int], high: Sequence[int]) -> Intervals:
+        """Mark the buckets: 1 + j where interval j alone lies in it, else `SHARED`."""
+        marked = np.zeros(kernels.BUCKETS, np.uint8)
+        for j, (a, b) in enumerate(zip(low, high, strict=True)):
+            touched = marked[a >> kernels.BUCKET_SHIFT : (b >> kernels.BUCKET_SHIFT) + 1]
+            touched[:] = np.where(touched == 0, min(j + 1, kernels.SHARED), kernels.SHARED)
+        return cls(np.array(low, np.uint32), np.array(high, np.uint32), marked)
+
+    @classmethod
+    def around(cls, sample: Keys, elements: int, wanted: Sequence[int]) -> Intervals:
+        """Estimate from a sample where the wanted ranks' keys lie (`sample` is reordered).
+
+        Args:
+            sample: keys of evenly spread elements; of all elements if there are few.
+            elements: number of elements of the whole.
+            wanted: for each interval, the rank (1 is the largest key).
+        """
+        size = sample.size
+        ends = []
+        for rank in wanted:
+            share = rank / elements
+            middle = size - share * size  # position in ascending order
+            exact = size == elements
+            margin = 0.0 if exact else _DEVIATIONS * math.sqrt(size * share * (1 - share)) + 64
+            ends.append((math.floor(middle - margin), math.ceil(middle + margin)))
+        inner = sorted({i for pair in ends for i in pair if 0 <= i < size})
+        if inner:
+            sample.partition(inner)
+        low = [int(sample[a]) if a >= 0 else 0 for a, _ in ends]
+        high = [int(sample[b]) if b < size else LARGEST for _, b in ends]
+        return cls.of(low, high)
+
+
+@dataclass
+class Tally:
+    """Where the keys of every tensor lie relative to the intervals.
+
+    Shapes: T tensors, J intervals.
+    """
+
+    above_TJ: Counts
+    at_low_TJ: Counts
+    at_high_TJ: Counts
+    inside: list[list[tuple[int, Keys]]]  # for each interval: (tensor, keys) of its blocks
+
+    @classmethod
+    def zero(cls, tensors: int, intervals: int) -> Tally:
+        """Return a tally of nothing."""
+        above, low, high = (np.zeros((tensors, intervals), np.int64) for _ in range(3))
+        return cls(above, low, high, [[] for _ in range(intervals)])
+
+    def add(self, other: Tally) -> None:
+        """Add what another thread counted."""
+        self.above_TJ += other.above_TJ
+        self.at_low_TJ += other.at_low_TJ
+        self.at_high_TJ += other.at_high_TJ
+        for mine, theirs in zip(self.inside, other.inside, strict=True):
+            mine.extend(theirs)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The exact border between restored and kept elements for one ratio.
+
+    Elements with keys above `threshold` are restored, and of those at the threshold the
+    first `quota_T[t]` of each tensor.
+    """
+
+    wanted: int
+    threshold: int
+    above_T: Counts = field(repr=False)
+    tied_T: Counts = field(repr=False)
+    quota_T: Counts = field(repr=False)
+
+    @property
+    def restored_T(self) -> Counts:
+        """Restored elements of each tensor."""
+        return self.above_T + self.quota_T
+
+
+def _quotas(tied_T: Counts, left: int) -> Counts:
+    before = np.cumsum(tied_T) - tied_T
+    return np.clip(left - before, 0, tied_T)
+
+
+def settle(tally: Tally, intervals: Intervals, j: int, wanted: int) -> Cut | None:
+    """Return the exact cut for interval `j`, or None if its key lies outside the interval."""
+    tensors = tally.above_TJ.shape[0]
+    above_T = tally.above_TJ[:, j].copy()
+    owners = np.repeat(
+        np.array([t for t, _ in tally.inside[j]], np.int64),
+        np.array([keys.size for _, keys in tally.inside[j]], np.int64),
+    )
+    inside = np.concatenate([keys for _, keys in tally.inside[j]] or [np.zeros(0, np.uint32)])
+    left = wanted - int(above_T.sum())
+    if left <= 0:
+        return None
+    high_T, low_T = tally.at_high_TJ[:, j], tally.at_low_TJ[:, j]
+    if left <= high_T.sum():
+        return Cut(wanted, int(intervals.high[j]), above_T, high_T, _quotas(high_T, left))
+    above_T += high_T
+    left -= int(high_T.sum())
+    if left <= inside.size:
+        threshold = np.partition(inside, inside.size - left)[inside.size - left]
+        beyond_T = np.bincount(owners[inside > threshold], minlength=tensors)
+        tied_T = np.bincount(owners[inside == threshold], minlength=tensors)
+        left -= int(beyond_T.sum())
+        return Cut(wanted, int(threshold), above_T + beyond_T, tied_T, _quotas(tied_T, left))
+    above_T += np.bincount(owners, minlength=tensors)
+    left -= inside.size
+    if left <= low_T.sum():
+        return Cut(wanted, int(intervals.low[j]), above_T, low_T, _quotas(low_T, left))
+    return None
+
+
+def nothing(tensors: int) -> Cut:
+    """Return the cut that restores no element."""
+    zero = np.zeros(tensors, np.int64)
+    return Cut(0, LARGEST, zero, zero, zero)
+
+
+def search(blocks: Iterable[Iterator[Keys]], wanted: Sequence[int]) -> list[int]:
+    """Return the exact keys at the wanted ranks by two histogram passes.
+
+    Args:
+        blocks: two passes over all keys, each an iterator of blocks.
+        wanted: ranks (1 is the largest key).
+    """
+    first, second = blocks
+    upper = np.zeros(kernels.BUCKETS, np.int64)
+    for keys in first:
+        upper += np.bincount(keys >> kernels.BUCKET_SHIFT, minlength=kernels.BUCKETS)
+    descending = np.cumsum(upper[::-1])
+    buckets = [kernels.BUCKETS - 1 - int(np.searchsorted(descending, rank)) for rank in wanted]
+    lower = {bucket: np.zeros(1 << kernels.BUCKET_SHIFT, np.int64) for bucket in buckets}
+    for keys in second:
+        place = keys >> kernels.BUCKET_SHIFT
+        for bucket, counts in lower.items():
+            low = keys[place == bucket] & np.uint32((1 << kernels.BUCKET_SHIFT) - 1)
+            counts += np.bincount(low, minlength=counts.size)
+    found = []
+    for rank, bucket in zip(wanted, buckets, strict=True):
+        left = rank - int(upper[bucket + 1 :].sum())
+        within = np.cumsum(lower[bucket][::-1])
+        low = (1 << kernels.BUCKET_SHIFT) - 1 - int(np.searchsorted(within, left))
+        found.append((bucket << kernels.BUCKET_SHIFT) | low)
+    return found
