@@ -20,9 +20,9 @@ import inspect
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,40 +30,25 @@ import torch
 
 from sftknow_eval.artifacts import installed_versions
 from sftknow_eval.errors import ModelError, SettingsError
-from sftknow_eval.mastery.hf_model import affordable_rows, end_ids, load_model, load_tokenizer
+from sftknow_eval.mastery.draws import IntArray, draw, uniforms
+from sftknow_eval.mastery.hf_model import (
+    affordable_rows,
+    end_ids,
+    load_model,
+    load_tokenizer,
+    parallel_batches,
+)
 from sftknow_eval.mastery.matching import contains
 from sftknow_eval.mastery.sampling import Request
 from sftknow_eval.models import locate_model
 
 logger = logging.getLogger(__name__)
 
-IntArray = npt.NDArray[np.int64]
+Batch = list[tuple[Request, list[int]]]
 
 # From this many rows on, the CPU's float32 kernels were found to give each row the same bits
 # whatever the number of rows; smaller batches are filled up with copies of their last row.
 _CPU_ROWS = 16
-
-
-def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Finish a splitmix64 state: a bijection of 64 bits that looks random."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def uniforms(seeds: Sequence[int], n: int, step: int) -> npt.NDArray[np.float64]:
-    """Return the uniform numbers in [0, 1) of every sample at a step.
-
-    Each is a pure function of (seed, sample, step): sample j is the splitmix64 stream that
-    starts at seed + j, and `step` counts along it.
-
-    Returns:
-        float64 of shape (len(seeds) * n,): the samples of the first seed first.
-    """
-    states = np.asarray(seeds, dtype=np.uint64)[:, None] + np.arange(n, dtype=np.uint64)
-    gamma = np.array([(step + 1) * 0x9E3779B97F4A7C15 % 2**64], dtype=np.uint64)
-    bits = _mix(_mix(states) + gamma)
-    return ((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(-1)
 
 
 class HfSampler:
@@ -130,13 +115,11 @@ class HfSampler:
     def sample(self, requests: Iterable[Request]) -> Iterator[tuple[int, list[str]]]:
         """Yield (request index, its completions), a window of requests after the other."""
         source = iter(requests)
-        while window := list(itertools.islice(source, self.window)):
-            by_length: dict[int, list[tuple[Request, list[int]]]] = defaultdict(list)
-            for request, ids in zip(window, self._encode([r.prompt for r in window]), strict=True):
-                by_length[len(ids)].append((request, ids))
-            for length in sorted(by_length):
-                self._check_length(length)
-                yield from self._sample_group(by_length[length], length)
+        with parallel_batches(self._model) as run:
+            while window := list(itertools.islice(source, self.window)):
+                for batch, (texts, rows) in run(self._sample_or_split, self._batches(window)):
+                    self.forward_rows += rows
+                    yield from zip((request.index for request, _ in batch), texts, strict=True)
 
     def describe(self) -> dict[str, Any]:
         """Return the engine, its versions and the arguments that shape its numbers."""
@@ -157,8 +140,19 @@ class HfSampler:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _encode(self, prompts: list[str]) -> list[list[int]]:
-        return cast("list[list[int]]", self._tokenizer(prompts)["input_ids"])
+    def _batches(self, window: list[Request]) -> list[Batch]:
+        """Cut a window into batches of prompts that have the same number of tokens."""
+        by_length: dict[int, Batch] = defaultdict(list)
+        encoded = self._tokenizer([request.prompt for request in window])["input_ids"]
+        for request, ids in zip(window, encoded, strict=True):
+            by_length[len(ids)].append((request, ids))
+        batches = []
+        for length, group in sorted(by_length.items()):
+            self._check_length(length)
+            rows = self._batch_size or affordable_rows(self._model, length + self.max_tokens)
+            size = max(1, rows // self.n_samples)
+            batches += [group[i : i + size] for i in range(0, len(group), size)]
+        return batches
 
     def _check_length(self, length: int) -> None:
         limit = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
@@ -168,34 +162,28 @@ class HfSampler:
                 f"positions of {self._name}. Shorten the templates or lower the new tokens."
             )
 
-    def _rows(self, length: int) -> int:
-        return self._batch_size or affordable_rows(self._model, length + self.max_tokens)
-
-    def _sample_group(
-        self, group: list[tuple[Request, list[int]]], length: int
-    ) -> Iterator[tuple[int, list[str]]]:
-        """Sample prompts of equal length, in smaller batches when the GPU's memory is short."""
-        while group:
-            size = max(1, self._rows(length) // self.n_samples)
-            batch = group[:size]
-            try:
-                texts = self._sample_batch([r for r, _ in batch], [ids for _, ids in batch])
-            except torch.OutOfMemoryError as error:
-                if len(batch) == 1:
-                    raise ModelError(
-                        f"{self._name} does not fit into the memory of {self._device} with one "
-                        "prompt. Use a smaller dtype or another device."
-                    ) from error
-                self._batch_size = max(1, len(batch) // 2) * self.n_samples
-                logger.warning("GPU memory is short: going on with %d rows", self._batch_size)
-                torch.cuda.empty_cache()
-                continue
-            yield from zip((request.index for request, _ in batch), texts, strict=True)
-            group = group[size:]
+    def _sample_or_split(self, batch: Batch) -> tuple[list[list[str]], int]:
+        """Sample a batch, in halves when the GPU's memory is short; also count its rows."""
+        try:
+            return self._sample_batch([r for r, _ in batch], [ids for _, ids in batch])
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise ModelError(
+                    f"{self._name} does not fit into the memory of {self._device} with one "
+                    "prompt. Use a smaller dtype or another device."
+                ) from error
+        half = len(batch) // 2
+        logger.warning("GPU memory is short: going on with %d prompts at once", half)
+        self._batch_size = max(1, half) * self.n_samples
+        torch.cuda.empty_cache()
+        parts = [self._sample_or_split(batch[:half]), self._sample_or_split(batch[half:])]
+        return parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
 
     @torch.inference_mode()
-    def _sample_batch(self, requests: list[Request], prompts: list[list[int]]) -> list[list[str]]:
-        """Return the completions of a batch of prompts."""
+    def _sample_batch(
+        self, requests: list[Request], prompts: list[list[int]]
+    ) -> tuple[list[list[str]], int]:
+        """Return the completions of a batch of prompts, and how many rows were computed."""
         n, seeds = self.n_samples, [request.seed for request in requests]
         prompts_PL = np.array(prompts, dtype=np.int64)
         drawn_ST = np.full((len(requests) * n, self.max_tokens), -1, dtype=np.int64)
@@ -203,6 +191,7 @@ class HfSampler:
         owner_S = alive // n
         node = owner_S if self.merge else alive
         logits_NV, cache = self._forward(prompts_PL if self.merge else prompts_PL[owner_S], None)
+        rows = len(logits_NV)
         for step in range(self.max_tokens):
             u = uniforms(seeds, n, step)[alive]
             token = draw(logits_NV, node, u, self.temperature)
@@ -226,15 +215,15 @@ class HfSampler:
                 self._gather(cache, parents)
                 tokens_NL = tokens[:, None]
             logits_NV, cache = self._forward(tokens_NL, cache)
+            rows += len(logits_NV)
         texts = self._decode_rows(drawn_ST)
-        return [texts[i : i + n] for i in range(0, len(texts), n)]
+        return [texts[i : i + n] for i in range(0, len(texts), n)], rows
 
     def _forward(self, tokens_NL: IntArray, cache: Any) -> tuple[torch.Tensor, Any]:
         """Return the next token's logits, (N, V), and the cache, None where there is none."""
         ids = torch.from_numpy(self._fill_up(tokens_NL)).to(self._device)
         kept = {"past_key_values": cache, "use_cache": True} if self._cached else {}
         output = self._model(input_ids=ids, **kept, **self._keep)
-        self.forward_rows += len(tokens_NL)
         cache = output.past_key_values if self._cached else None
         return output.logits[: len(tokens_NL), -1], cache
 
@@ -279,33 +268,3 @@ class HfSampler:
         # A completion may end in the middle of a character; what is not whole is not shown,
         # so that a completion that ended early is a prefix of the one that went on.
         return [text.rstrip("\ufffd") for text in texts]
-
-
-def draw(
-    logits_NV: torch.Tensor, node: IntArray, u: npt.NDArray[np.float64], temperature: float
-) -> IntArray:
-    """Return each sample's next token: the inverse CDF of its node's softmax at its `u`.
-
-    Args:
-        logits_NV: next-token logits of the nodes.
-        node: the node of each sample, (S,).
-        u: the uniform number of each sample, (S,).
-        temperature: divides the logits.
-    """
-    # float64: with 128,000 tokens a float32 sum would lose the rare ones.
-    cdf_NV = torch.softmax(logits_NV.double() / temperature, dim=-1).cumsum(dim=-1)
-    total_N = cdf_NV[:, -1].cpu().numpy()
-    if not np.isfinite(total_N).all():
-        raise ModelError(
-            "The model gives logits that are not numbers (NaN or infinite): its weights are "
-            "damaged, or its dtype is too small. Try dtype float32."
-        )
-    order = np.argsort(node, kind="stable")
-    starts = np.searchsorted(node[order], np.arange(len(total_N)))
-    place = np.empty_like(node)
-    place[order] = np.arange(len(node)) - starts[node[order]]
-    grid = np.zeros((len(total_N), int(place.max()) + 1))
-    grid[node, place] = u * total_N[node]
-    wanted = torch.from_numpy(grid).to(cdf_NV.device)
-    token = torch.searchsorted(cdf_NV, wanted, right=True).clamp_(max=cdf_NV.shape[1] - 1)
-    return token.cpu().numpy()[node, place]
