@@ -54,7 +54,7 @@ def push(
     Raises:
         MasteryError: the file is not a mastery table, or the hub refused.
     """
-    hub = hub or _hub()
+    hub = hub or default_hub()
     table = MasteryTable.read(table_path)
     with tempfile.TemporaryDirectory() as folder:
         table.write(Path(folder) / TABLE_NAME)
@@ -95,7 +95,7 @@ def pull(
     Raises:
         MasteryError: no such dataset or revision, or it holds no mastery table.
     """
-    hub = hub or _hub()
+    hub = hub or default_hub()
     commit = str(_ask(repo, "found", lambda: hub.dataset_info(repo, revision=revision)).sha)
     fetched = _ask(
         repo,
@@ -176,7 +176,8 @@ Use it with `sftknow mastery pull {repo} --revision COMMIT`.
 """
 
 
-def _hub() -> Hub:
+def default_hub() -> Hub:
+    """Return the client of the Hugging Face hub."""
     from huggingface_hub import HfApi
 
     hub: Hub = HfApi()
