@@ -22,7 +22,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,10 @@ class HfSampler:
         ModelError: unknown model, unreadable weights, no tokenizer.
         SettingsError: a setting that cannot be.
     """
+
+    # Where texts run on after the answer, as real models' do, ending there spares most of the
+    # tree; in the mini-world, whose texts end by themselves, the checks cost 4 to 8% of time.
+    answer_stop_pays: ClassVar[bool] = True
 
     def __init__(
         self,
