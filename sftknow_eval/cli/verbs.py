@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from sftknow_eval.cli import mastery, probe, train, world
+from sftknow_eval.cli import demo, mastery, probe, train, world
 
 
 def register(app: typer.Typer) -> None:
     """Add every verb to `app`."""
+    app.command("demo")(demo.demo)
     app.command("probe", context_settings=probe.CONTEXT)(probe.probe)
     app.add_typer(mastery.app, name="mastery")
     app.command("world")(world.world)

@@ -1,0 +1,177 @@
+"""The demo's own parts: which steps run, and what the summary says about given numbers."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftknow_eval.demo import Journal, Step, demo_steps, next_commands, summary
+from sftknow_eval.record import TrainingRecord
+
+RECORD = TrainingRecord(
+    base="base",
+    revision=None,
+    base_fingerprint="ab",
+    mastery_digest="cd",
+    data="world",
+    data_source="world",
+    facts_digest="ef",
+    stratum=0,
+    n=240,
+    seed=0,
+    fact_ids=(),
+    hyperparameters={},
+    saved_dtype="float32",
+    versions={},
+    steps=30,
+    losses=(),
+)
+
+
+class Runs:
+    """Stands in for subprocess.run: notes the words and makes each step's result."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.results = {step.command.split()[1]: step.result for step in steps}
+        self.verbs: list[str] = []
+        self.fail = ""
+
+    def __call__(self, command: tuple[str, ...], **_: Any) -> None:
+        verb = command[3]
+        self.verbs.append(verb)
+        if verb == self.fail:
+            raise subprocess.CalledProcessError(2, command)
+        self.results[verb].parent.mkdir(parents=True, exist_ok=True)
+        self.results[verb].touch()
+
+
+@pytest.fixture
+def steps(tmp_path: Path) -> list[Step]:
+    return demo_steps(tmp_path / "an out")
+
+
+@pytest.fixture
+def runs(steps: list[Step], monkeypatch: pytest.MonkeyPatch) -> Runs:
+    stand_in = Runs(steps)
+    monkeypatch.setattr(subprocess, "run", stand_in)
+    return stand_in
+
+
+def run_all(out: Path, steps: list[Step]) -> None:
+    journal = Journal(out, steps)
+    for number in range(len(steps)):
+        if not journal.is_finished(number):
+            journal.run(number)
+
+
+def test_finished_steps_are_not_run_again(tmp_path: Path, steps: list[Step], runs: Runs) -> None:
+    run_all(tmp_path / "an out", steps)
+    assert runs.verbs == ["world", "probe", "train", "eval"]
+    run_all(tmp_path / "an out", steps)
+    assert len(runs.verbs) == 4
+
+
+def test_a_failed_step_is_run_again_with_all_after_it(
+    tmp_path: Path, steps: list[Step], runs: Runs
+) -> None:
+    runs.fail = "train"
+    with pytest.raises(subprocess.CalledProcessError):
+        run_all(tmp_path / "an out", steps)
+    runs.fail = ""
+    run_all(tmp_path / "an out", steps)
+    assert runs.verbs == ["world", "probe", "train", "train", "eval"]
+
+
+def test_a_lost_result_or_another_seed_is_made_anew(
+    tmp_path: Path, steps: list[Step], runs: Runs
+) -> None:
+    run_all(tmp_path / "an out", steps)
+    steps[1].result.unlink()
+    run_all(tmp_path / "an out", steps)
+    assert runs.verbs[4:] == ["probe", "train", "eval"]
+    run_all(tmp_path / "an out", demo_steps(tmp_path / "an out", seed=1))
+    assert runs.verbs[7:] == ["world", "probe", "train", "eval"]
+
+
+def test_commands_are_what_a_shell_would_take(tmp_path: Path, steps: list[Step]) -> None:
+    import shlex
+
+    assert str(tmp_path / "an out" / "world") in shlex.split(steps[0].command)
+    assert all(step.command.startswith("sftknow ") for step in steps)
+    typed = [command for _, command in next_commands(Path("demo-out"), 240)]
+    literal = "lm_eval --model hf --model_args pretrained=demo-out/finetuned --tasks sftknow_cbqa"
+    assert literal in typed
+
+
+def results(id_strata: list[tuple[int, int]], ood_strata: list[tuple[int, int]]) -> dict[str, Any]:
+    """Results in which stratum i has (facts that are right after, facts); the base knew half."""
+    from sftknow_eval.evaluation.compare import Transitions
+    from sftknow_eval.evaluation.results import Share, mean_of_strata
+
+    scores: dict[str, Any] = {"base": {}, "finetuned": {}}
+    changed: dict[str, Any] = {}
+    for domain, strata in (("id", id_strata), ("ood", ood_strata)):
+        entries = [
+            Transitions(
+                kept=min(right, n // 2),
+                lost=n // 2 - min(right, n // 2),
+                gained=right - min(right, n // 2),
+                unknown=n - n // 2 - (right - min(right, n // 2)),
+            )
+            for right, n in strata
+        ]
+        for model in scores:
+            shares = [Share(n // 2 if model == "base" else right, n) for right, n in strata]
+            scores[model][domain] = {
+                "alias_acc": {
+                    "strata": [share.as_json() for share in shares],
+                    "mean": {"value": mean_of_strata(shares).value},
+                }
+            }
+        total = [sum(getattr(e, k) for e in entries) for k in ("kept", "lost", "gained", "unknown")]
+        changed[domain] = {
+            "strata": [entry.as_json() for entry in entries],
+            "all": Transitions(*total).as_json(),
+        }
+    return {"scores": scores, "transitions": changed}
+
+
+RISING = [(0, 100), (20, 100), (40, 100), (60, 100), (90, 100)]
+
+
+def test_the_summary_counts_what_was_kept_lost_and_gained() -> None:
+    text = "\n".join(summary(results(RISING, RISING), RECORD))
+    # By hand: the base knew 50 of each 100. Kept 0+20+40+50+50 = 160 of 250, lost 90 (36%),
+    # gained 0+0+0+10+40 = 50. Means: 50% before, (0+20+40+60+90)/5 = 42% after.
+    assert "In-domain: of 500 test facts the base knew 250." in text
+    assert "kept 160 of them and lost 90 (36%, 95% interval 30% to 42%)" in text
+    assert "100% in stratum 0, 60% in stratum 1, 20% in stratum 2, 0% in stratum 3" in text
+    assert "gained 50 that" in text
+    assert "from 50% to 42%" in text
+    assert "240 facts of stratum 0" in text
+    assert "no evidence about large models" in text
+
+
+@pytest.mark.parametrize(
+    ("strata", "verdict"),
+    [
+        (RISING, "In-domain, so it does here."),
+        ([(80, 100), *RISING[1:]], "In-domain, it does not here (stratum 0 to 1)."),
+        ([(2, 10), (1, 10), *RISING[2:]], "(stratum 0 to 1), though by no more than chance may do"),
+        ([(0, 0), (0, 0), (0, 0), (0, 0), (9, 10)], "too few strata with facts here to tell"),
+    ],
+)
+def test_the_summary_says_whether_accuracy_rises_with_mastery(
+    strata: list[tuple[int, int]], verdict: str
+) -> None:
+    assert verdict in "\n".join(summary(results(strata, RISING), RECORD))
+
+
+def test_a_domain_without_known_facts_is_said_so() -> None:
+    none = [(0, 1)] * 5
+    assert "Out-of-domain: the base knew none of 5 test facts." in summary(
+        results(RISING, none), RECORD
+    )
