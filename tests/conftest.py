@@ -110,3 +110,17 @@ def random_model(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> 
     LlamaForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The mini-world of size `tiny`: a data folder and, in `base/`, a model that learned it.
+
+    `SFTKNOW_TEST_WORLD` names a ready-made one (`sftknow world --size tiny --out DIR`).
+    """
+    from sftknow_eval.world.build import build_world
+    from sftknow_eval.world.settings import world_settings
+
+    ready = os.environ.get("SFTKNOW_TEST_WORLD")
+    folder = Path(ready) if ready else tmp_path_factory.mktemp("world") / "tiny"
+    return build_world(folder, world_settings("tiny"))[0]
