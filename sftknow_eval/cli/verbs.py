@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from sftknow_eval.cli import demo, mastery, probe, train, world
+from sftknow_eval.cli import demo, evaluate, facts, mastery, probe, tasks, train, world
 
 
 def register(app: typer.Typer) -> None:
     """Add every verb to `app`."""
+    app.command("facts")(facts.facts)
     app.command("demo")(demo.demo)
     app.command("probe", context_settings=probe.CONTEXT)(probe.probe)
     app.add_typer(mastery.app, name="mastery")
     app.command("world")(world.world)
     app.command("train")(train.train)
+    app.command("eval")(evaluate.evaluate)
+    app.command("compare")(evaluate.compare)
+    app.command("lm-eval", **tasks.PASS_THROUGH)(tasks.lm_eval)
+    app.command("install-tasks")(tasks.install_tasks)

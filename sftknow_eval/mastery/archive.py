@@ -8,8 +8,10 @@ import zipfile
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import get_args
 
 from sftknow_eval.errors import DataError
+from sftknow_eval.mastery.facts import Split
 
 _FACT_FILE = re.compile(r"(?P<root>.*?)(?P<split>train|dev|test)/(?P<name>P\d+)\.(?P=split)\.json")
 
@@ -25,6 +27,9 @@ class FactFiles:
     """
 
     def __init__(self, source: Path) -> None:
+        # Given `dataset/` itself, what belongs to it lies one folder up.
+        if source.name == "dataset" and any((source / split).is_dir() for split in get_args(Split)):
+            source = source.parent
         self.source = source
         self._zip: zipfile.ZipFile | None = None
         if source.is_dir():
@@ -49,7 +54,7 @@ class FactFiles:
                 (m["name"] for m in found if (m["root"], m["split"]) == (roots[0], split)),
                 key=lambda name: int(name[1:]),
             )
-            for split in ("train", "dev", "test")
+            for split in get_args(Split)
         }
 
     def rows_file(self, relation: str, split: str) -> bytes:

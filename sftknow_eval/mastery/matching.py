@@ -31,7 +31,7 @@ def contains(text: str, aliases: Sequence[str]) -> bool:
 
     Source: section 3.1.
     """
-    return any(form in text for form in _forms(tuple(aliases)))
+    return any(form in text for form in _forms(_listed(aliases)))
 
 
 def contains_word(text: str, aliases: Sequence[str], *, ignore_case: bool = False) -> bool:
@@ -50,7 +50,7 @@ def contains_word(text: str, aliases: Sequence[str], *, ignore_case: bool = Fals
     """
     fold: Callable[[str], str] = str.casefold if ignore_case else str
     folded = fold(text)
-    return any(_stands_alone(fold(form), folded) for form in _forms(tuple(aliases)))
+    return any(_stands_alone(fold(form), folded) for form in _forms(_listed(aliases)))
 
 
 def exact_match(text: str, aliases: Sequence[str]) -> bool:
@@ -63,7 +63,7 @@ def exact_match(text: str, aliases: Sequence[str]) -> bool:
         ValueError: there is no alias, or one is empty.
     """
     normal = _normal(text)
-    return any(normal == _normal(alias) for alias in _forms(tuple(aliases)))
+    return any(normal == _normal(alias) for alias in _forms(_listed(aliases)))
 
 
 def token_f1(text: str, aliases: Sequence[str]) -> float:
@@ -73,7 +73,7 @@ def token_f1(text: str, aliases: Sequence[str]) -> float:
         ValueError: there is no alias, or one is empty.
     """
     words = _normal(text).split()
-    return max(_f1(words, _normal(alias).split()) for alias in _forms(tuple(aliases)))
+    return max(_f1(words, _normal(alias).split()) for alias in _forms(_listed(aliases)))
 
 
 def strip_special(text: str, special_tokens: Iterable[str]) -> str:
@@ -82,6 +82,13 @@ def strip_special(text: str, special_tokens: Iterable[str]) -> str:
         if token:
             text = text.replace(token, "")
     return text
+
+
+def _listed(aliases: Sequence[str]) -> tuple[str, ...]:
+    # A text alone would be taken for a list of letters, each of them an alias.
+    if isinstance(aliases, str):
+        raise ValueError(f"aliases must be a list of texts, found the text {aliases!r}")
+    return tuple(aliases)
 
 
 @functools.lru_cache(maxsize=4096)

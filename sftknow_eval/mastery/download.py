@@ -1,0 +1,97 @@
+"""EntityQuestions from its official archive, checked, into the cache.
+
+Data: Sciavolino et al. 2021, MIT licence.
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import BinaryIO
+
+from rich.progress import wrap_file
+
+from sftknow_eval.artifacts import atomic_path, cache_dir
+from sftknow_eval.errors import DataError
+from sftknow_eval.mastery.archive import FactFiles
+
+logger = logging.getLogger(__name__)
+
+_COMMIT = "096c261f327431b30af7ff718670f4bd13214908"
+SOURCES = (
+    "https://nlp.cs.princeton.edu/projects/entity-questions/dataset.zip",
+    f"https://github.com/princeton-nlp/EntityQuestions/archive/{_COMMIT}.zip",
+)
+# Of the 72 fact files at that commit, however they are archived.
+CONTENT_DIGEST = "f2adedd53a6f573db918d4fa36031f6574c6ad1fb66f5aec7818c8919d492113"
+# ID train, ID test, OOD test (Tables 1 and 8) and ID dev.
+FACT_COUNTS = {"train id": 75944, "test id": 9555, "test ood": 11613, "dev id": 9580}
+_TIMEOUT_SECONDS = 60
+
+
+def entity_questions(sources: tuple[str, ...] = SOURCES) -> Path:
+    """Return the archive of EntityQuestions in the cache, downloaded when it is not there.
+
+    Its content is checked before it gets its name. Where the digest differs and the numbers of
+    facts are those of the paper, that is said and the archive is used.
+
+    Raises:
+        DataError: no source gave an archive that holds these facts.
+        OutOfSpace: the disk is full.
+    """
+    target = cache_dir() / "entity_questions" / "dataset.zip"
+    if target.is_file():
+        return target
+    faults = []
+    for url in sources:
+        try:
+            with atomic_path(target) as partial:
+                _fetch(url, partial)
+                _check(partial, url)
+            return target
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, DataError) as error:
+            logger.warning("%s could not be used: %s", url, error)
+            faults.append(f"{url}: {error}")
+    raise DataError(
+        "EntityQuestions could not be downloaded:\n" + "\n".join(faults) + "\nGet dataset.zip by "
+        "other means and name it with --data or the environment variable SFTKNOW_DATA."
+    )
+
+
+def _fetch(url: str, partial: Path) -> None:
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
+        size = int(response.headers.get("Content-Length") or 0)
+        body: BinaryIO = response
+        with (
+            wrap_file(body, size, description="EntityQuestions", transient=True) as source,
+            partial.open("wb") as handle,
+        ):
+            shutil.copyfileobj(source, handle)
+    if size and partial.stat().st_size != size:
+        raise DataError(f"it ended after {partial.stat().st_size:,} of {size:,} bytes")
+
+
+def _check(archive: Path, url: str) -> None:
+    from sftknow_eval.mastery.dataset import open_dataset
+
+    if (found := FactFiles(archive).digest()) == CONTENT_DIGEST:
+        return
+    dataset = open_dataset(archive)
+    counts = {
+        name: len(dataset.facts(*name.split()))  # type: ignore[arg-type]
+        for name in FACT_COUNTS
+    }
+    if counts != FACT_COUNTS:
+        raise DataError(
+            f"its content digest is {found}, {CONTENT_DIGEST} was expected, and it holds "
+            f"{counts} facts where {FACT_COUNTS} were expected"
+        )
+    logger.warning(
+        "The files of %s have the digest %s, not the known %s; the numbers of facts are right, "
+        "so they are used.",
+        *(url, found, CONTENT_DIGEST),
+    )
