@@ -65,7 +65,7 @@ def demo_steps(out: Path, size: Size = "demo", seed: int = 0) -> list[Step]:
             out / WORLD / "world.json",
         ),
         Step(
-            "Probe the base: 21 templates x 10 samples a fact make its stratum (0 unknown .. 4)",
+            "Probe the base: how often 210 samples name the answer makes a fact's stratum, 0 to 4",
             f"sftknow probe {world}/base --data {world} --backend hf --out {probe}",
             out / PROBE / "mastery.parquet",
         ),
@@ -173,8 +173,8 @@ def _seen(results: Mapping[str, Any], domain: str, name: str) -> str:
 
 def _beside_the_paper(results: Mapping[str, Any]) -> str:
     claim = (
-        "Beside the paper: in every fine-tune that it tabulates by stratum, accuracy rises with "
-        "the base's mastery from each stratum to the next."
+        "Beside the paper: in every fine-tune that it tabulates by stratum, the better the base "
+        "knew a stratum, the more of it the fine-tune answers."
     )
     return " ".join([claim, *(_rises(results, domain, name) for domain, name in _DOMAINS.items())])
 
@@ -185,16 +185,16 @@ def _rises(results: Mapping[str, Any], domain: str, name: str) -> str:
     falls = [
         (i, j, below["low"] > above["high"])
         for (i, below), (j, above) in itertools.pairwise(held)
-        if above["value"] <= below["value"]
+        if above["value"] < below["value"]
     ]
     if len(held) < 2:
-        return f"{name}, there are too few strata with facts here to tell."
+        return f"{name}, too few strata hold facts here to tell."
     if not falls:
-        return f"{name}, so it does here."
-    pairs = ", ".join(f"{i} to {j}" for i, j, _ in falls)
+        return f"{name}, so it is here."
+    pairs = ", ".join(f"{j} below {i}" for i, j, _ in falls)
     certain = any(clear for *_, clear in falls)
     doubt = "" if certain else ", though by no more than chance may do with so few facts"
-    return f"{name}, it does not here (stratum {pairs}){doubt}."
+    return f"{name}, it is not so here (stratum {pairs}){doubt}."
 
 
 def _size(results: Mapping[str, Any]) -> str:

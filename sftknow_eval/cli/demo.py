@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 
@@ -31,8 +31,11 @@ def demo(
     console = Console(highlight=False)
     steps = demo_steps(out, size, seed)
     journal = Journal(out, steps)
+    console.print(f"The whole measurement in small; everything goes to {out}.", markup=False)
     for number, step in enumerate(steps):
-        console.print(Text(f"\n[{number + 1}/{len(steps)}] {step.title}", style="bold"))
+        console.print(
+            Text(f"\n[{number + 1}/{len(steps)}] {step.title}", style="bold"), soft_wrap=True
+        )
         console.print(Text(f"$ {step.command}", style="cyan"), soft_wrap=True)
         if journal.is_finished(number) and not step.shows_results:
             console.print("Finished before: reused.")
@@ -59,8 +62,9 @@ def _show_summary(console: Console, out: Path) -> None:
     record = read_record(out / FINETUNED)
     assert record is not None
     console.print(Text("\nWhat is seen", style="bold"))
+    width = min(console.width, 100) - 2
     for paragraph in summary(read_json(out / EVALUATION / "results.json"), record):
-        console.print(Padding(Text(paragraph), (0, 0, 1, 2)))
+        console.print(Text(textwrap.indent(textwrap.fill(paragraph, width), "  ") + "\n"))
     console.print(Text(f"Everything is in {out}. To go on:", style="bold"))
     if not _is_on_path():
         activate = Path(sys.executable).parent / "activate"
