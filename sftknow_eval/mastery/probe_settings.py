@@ -90,6 +90,11 @@ class ProbeSettings:
             )
         if faults:
             raise SettingsError("; ".join(faults) + ".")
+        # The order in which the user wrote them makes no other probe.
+        object.__setattr__(self, "splits", tuple(s for s in SPLITS if s in self.splits))
+        if self.relations is not None:
+            ordered = sorted(set(self.relations), key=lambda name: (len(name), name))
+            object.__setattr__(self, "relations", tuple(ordered))
 
     def record(
         self, facts: Sequence[Fact], dataset: Dataset, templates: Templates

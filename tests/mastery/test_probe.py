@@ -341,6 +341,15 @@ def test_a_limit_is_spread_evenly_and_smaller_ones_are_subsets() -> None:
     assert other != {fact.id for fact in even_sample(facts, 30, seed=3)}
 
 
+def test_the_order_of_splits_and_relations_makes_no_other_probe(run: Any) -> None:
+    one = dataclasses.replace(SETTINGS, splits=("test", "dev"), relations=("P106", "P19", "P20"))
+    two = dataclasses.replace(
+        SETTINGS, splits=("dev", "test", "dev"), relations=("P20", "P19", "P106")
+    )
+    assert one == two
+    assert run(settings=one) == run(settings=two)
+
+
 def test_differences_name_nested_settings() -> None:
     there = {"a": 1, "b": {"c": 2, "d": 3}, "e": None}
     now = {"a": 1, "b": {"c": 5, "d": 3}, "f": 4}
@@ -396,8 +405,6 @@ def test_a_killed_probe_ends_in_the_bytes_of_an_undisturbed_one(
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 
     undisturbed = start("undisturbed")
-    assert undisturbed.wait() == 0
-    expected = (tmp_path / "undisturbed" / "mastery.parquet").read_bytes()
     shards = tmp_path / "killed" / "shards"
     draw = random.Random(2)
     for _ in range(kills):
@@ -412,5 +419,6 @@ def test_a_killed_probe_ends_in_the_bytes_of_an_undisturbed_one(
         if (tmp_path / "killed" / "mastery.parquet").exists():
             break
     last = start("killed")
-    assert last.wait() == 0
+    assert (last.wait(), undisturbed.wait()) == (0, 0)
+    expected = (tmp_path / "undisturbed" / "mastery.parquet").read_bytes()
     assert (tmp_path / "killed" / "mastery.parquet").read_bytes() == expected
