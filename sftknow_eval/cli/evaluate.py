@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from sftknow_eval.evaluation.evaluate import Evaluation
 
 _DOMAINS = {"id": "In-domain", "ood": "Out-of-domain"}
+_HEADS = {"base": "base", "finetuned": "fine-tune"}
 _SHOWN = 20
 
 
@@ -132,11 +134,13 @@ def _show(console: Console, done: Evaluation, out: Path) -> None:
         f"{tuned['model']}, {task['split']} facts of {task['data']}; strata by the mastery of "
         f"{task['mastery_base']}",
         markup=False,
+        soft_wrap=True,
     )
     console.print(
         f"  fine-tune: prompt style '{tuned['style']}' ({tuned['style_from']}), "
         f"{tuned['num_fewshot']}-shot, {tuned['backend']}",
         markup=False,
+        soft_wrap=True,
     )
     if done.base:
         origin = done.summary["base"]["base_from"]
@@ -150,8 +154,14 @@ def _show(console: Console, done: Evaluation, out: Path) -> None:
         console.print(f"  left out, as not in the mastery table: {task['facts_not_probed']} facts")
     for domain in _DOMAINS:
         _show_domain(console, done, domain)
-    console.print("Share of facts whose answer contains an alias, with 95% intervals.")
-    console.print(f"Per fact: {out / 'facts.parquet'}; all numbers: {out / 'results.json'}")
+    console.print(
+        "Percent of facts whose answer contains an alias, with 95% intervals; 'mean' is that of "
+        "the strata, counts are sums.",
+        soft_wrap=True,
+    )
+    console.print(
+        f"Per fact: {out / 'facts.parquet'}; all numbers: {out / 'results.json'}", soft_wrap=True
+    )
 
 
 def _show_domain(console: Console, done: Evaluation, domain: str) -> None:
@@ -160,31 +170,41 @@ def _show_domain(console: Console, done: Evaluation, domain: str) -> None:
         for name, found in done.summary["scores"].items()
         if found is not None
     }
+    models = [name for name in ("base", "finetuned") if name in scores]
     changed = done.summary["transitions"] and done.summary["transitions"][domain]
-    table = Table(title=_DOMAINS[domain], title_justify="left")
-    table.add_column("stratum")
-    heads = ["facts", *(["base"] if "base" in scores else []), "fine-tune"]
+    table = Table(title=_DOMAINS[domain], title_justify="left", box=box.SIMPLE_HEAD)
+    table.pad_edge, table.padding = False, (0, 1, 0, 0)
+    table.add_column("stratum", no_wrap=True)
+    heads = ["facts", *(_HEADS[name] for name in models)]
     for head in [*heads, *(["kept", "lost", "gained", "neither"] if changed else [])]:
-        table.add_column(head, justify="right")
-    rows = [(str(i), i) for i in range(len(scores["finetuned"]["strata"]))]
-    for name, index in rows:
-        entry = scores["finetuned"]["strata"][index]
-        cells = [_percent(scores[m]["strata"][index]) for m in ("base", "finetuned") if m in scores]
-        table.add_row(name, str(entry["n"]), *cells, *_counts(changed and changed["strata"][index]))
+        table.add_column(head, justify="right", no_wrap=True)
+    strata = scores["finetuned"]["strata"]
+    for index, entry in enumerate(strata):
+        cells = [_percent(scores[name]["strata"][index]) for name in models]
+        counts = _counts(changed and changed["strata"][index])
+        table.add_row(str(index), str(entry["n"]), *cells, *counts)
     used = scores["finetuned"]["strata_in_mean"]
-    total = sum(entry["n"] for entry in scores["finetuned"]["strata"])
-    label = "mean" if len(used) == len(rows) else f"mean of {','.join(map(str, used)) or 'none'}"
-    cells = [_percent(scores[m]["mean"]) for m in ("base", "finetuned") if m in scores]
+    label = "mean" if len(used) == len(strata) else f"mean of {','.join(map(str, used)) or '-'}"
     table.add_section()
-    table.add_row(label, str(total), *cells, *_counts(changed and changed["all"]))
+    cells = [_percent(scores[name]["mean"]) for name in models]
+    total = str(sum(entry["n"] for entry in strata))
+    table.add_row(label, total, *cells, *_counts(changed and changed["all"]))
     console.print(table)
+    if changed:
+        lost, gained = changed["all"]["lost_of_known"], changed["all"]["gained_of_unknown"]
+        console.print(
+            f"  Lost {lost['n_correct']} of the {lost['n']} facts that the base knew: "
+            f"{_percent(lost)}. Gained {gained['n_correct']} of the {gained['n']} that it did not: "
+            f"{_percent(gained)}.",
+            soft_wrap=True,
+        )
 
 
 def _percent(entry: dict[str, Any]) -> str:
     if entry["value"] is None:
         return "-"
     low, value, high = (100 * entry[name] for name in ("low", "value", "high"))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{value:.1f} ({low:.0f}-{high:.0f})"
 
 
 def _counts(entry: dict[str, Any] | None) -> list[str]:

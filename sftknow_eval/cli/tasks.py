@@ -11,6 +11,12 @@ import typer
 if TYPE_CHECKING:
     from argparse import Namespace
 
+# lm-eval's options, --help among them, are lm-eval's to read.
+PASS_THROUGH: dict[str, Any] = {
+    "add_help_option": False,
+    "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True},
+}
+
 
 def install_tasks(
     remove: Annotated[bool, typer.Option("--remove", help="Take the tasks out again.")] = False,
@@ -44,6 +50,10 @@ def lm_eval(context: typer.Context) -> None:
     harness = HarnessCLI()
     arguments = harness.parse_args()
     _add_tasks(arguments)
+    if getattr(arguments, "model", None) == "vllm":
+        from sftknow_eval.evaluation.engines import import_vllm_model
+
+        import_vllm_model()
     _move_base(arguments)
     harness.execute(arguments)
 

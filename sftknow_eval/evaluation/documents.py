@@ -233,7 +233,9 @@ def _renderer(dataset: Dataset, settings: TaskSettings, table: MasteryTable) -> 
     if style != "completion":
         return Renderer(style)
     source = Path(settings.templates) if settings.templates else dataset.templates_file
-    templates = load_templates(source, dataset.relations.values())
+    held = set(table.rows["relation"].unique().to_pylist())
+    probed = [relation for name, relation in dataset.relations.items() if name in held]
+    templates = load_templates(source, probed)
     if templates.digest != table.meta.templates_digest:
         raise MasteryError(
             f"The templates in {source} are not those that the mastery table of "

@@ -8,16 +8,14 @@ weights and the very prompts it was given.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sftknow_eval.artifacts import cache_dir, digest, installed_versions
-from sftknow_eval.errors import ModelError, SftknowError
 from sftknow_eval.evaluation.documents import TaskData, load_task_data
+from sftknow_eval.evaluation.engines import quiet_lm_eval, start_engine, stop_engine
 from sftknow_eval.evaluation.facts_file import read_outcomes, write_outcomes
 from sftknow_eval.evaluation.install import tasks_path
 from sftknow_eval.evaluation.results import Outcome, outcomes_of
@@ -29,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 TASK = "sftknow_cbqa"
 FEWSHOT_SEED = 1234
-_HF_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +100,13 @@ def evaluate_model(run: ModelRun) -> ModelResult:
         logger.info("Evaluated before: %s", kept)
         return ModelResult(tuple(read_outcomes(kept)), record, reused=True)
     with quiet_lm_eval():
-        engine = _start(run)
+        engine = start_engine(run.backend, run.model_args, run.batch_size)
         try:
             outcomes = outcomes_of(_evaluate(run, engine))
+            # Before the engine is stopped: vLLM may take the process with it.
             write_outcomes(kept, outcomes)
         finally:
-            _stop(engine)
+            stop_engine(engine)
     return ModelResult(tuple(outcomes), record, reused=False)
 
 
@@ -121,18 +119,6 @@ def task_manager(metadata: Mapping[str, Any]) -> Any:
     )
 
 
-@contextlib.contextmanager
-def quiet_lm_eval() -> Any:
-    """Keep lm-eval's advice to task authors off the screen; errors and bars stay."""
-    logs = logging.getLogger("lm_eval")
-    level = logs.level
-    logs.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logs.setLevel(level)
-
-
 def _key(run: ModelRun, data: TaskData, record: Mapping[str, Any]) -> str:
     asked = [(d["id"], d["prompt"], d["aliases"]) for leaf in data.leaves.values() for d in leaf]
     shots = [d["id"] for d in data.shots.draw(run.num_fewshot, FEWSHOT_SEED)]
@@ -140,57 +126,25 @@ def _key(run: ModelRun, data: TaskData, record: Mapping[str, Any]) -> str:
     return digest([settings, run.batch_size, asked, shots])
 
 
-def _start(run: ModelRun) -> Any:
-    from lm_eval.api.registry import get_model
-
-    batch_size = run.batch_size or ("auto" if run.backend == "vllm" else _HF_BATCH)
-    extra: dict[str, Any] = {"batch_size": batch_size}
-    if run.backend == "hf" and "device" not in run.engine_args:
-        import torch
-
-        extra["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return get_model(run.backend).create_from_arg_obj(run.model_args, extra)
-    except SftknowError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"lm-eval's model '{run.backend}' could not be started with {run.model_args}: "
-            f"{' '.join(str(error).split()) or type(error).__name__}"
-        ) from error
-
-
 def _evaluate(run: ModelRun, engine: Any) -> Any:
-    from lm_eval import simple_evaluate
+    # What lm_eval.simple_evaluate does with an engine and tasks, without its look-ups of git
+    # commits and environments, which print to the screen and are not used here.
+    from lm_eval import evaluate
 
-    return simple_evaluate(
-        model=engine,
-        model_args=run.model_args,
-        tasks=[TASK],
-        task_manager=task_manager({**run.model_args, **run.metadata}),
-        num_fewshot=run.num_fewshot,
+    loaded = task_manager({**run.model_args, **run.metadata}).load([TASK])
+    for task in loaded["tasks"].values():
+        task.set_config(key="num_fewshot", value=run.num_fewshot)
+        task.set_fewshot_seed(seed=FEWSHOT_SEED)
+    chat = run.metadata.get("style") == "chat"
+    return evaluate(
+        lm=engine,
+        task_dict=loaded,
         limit=run.limit,
-        apply_chat_template=run.metadata.get("style") == "chat",
-        fewshot_random_seed=FEWSHOT_SEED,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,
         log_samples=True,
         bootstrap_iters=0,
     )
-
-
-def _stop(engine: Any) -> None:
-    # vLLM's engine is a process of its own and goes with an explicit word only; the memory of
-    # a transformers model is free for the next one when nothing refers to it.
-    served = getattr(getattr(engine, "model", None), "llm_engine", None)
-    if served is not None:
-        with contextlib.suppress(Exception):
-            served.engine_core.shutdown()
-    if hasattr(engine, "_model"):
-        engine._model = None
-    gc.collect()
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _lm_eval_version() -> dict[str, str]:
