@@ -128,7 +128,8 @@ def prepare_probe(
     wanted = [r for name, r in dataset.relations.items() if not relations or name in relations]
     if templates is not None and not templates.is_file():
         raise SettingsError(f"The template file {templates} does not exist.")
-    loaded = load_templates(templates or dataset.templates_file, wanted)
+    source = templates or dataset.templates_file
+    loaded = load_templates(source, wanted, known=dataset.relations)
     folder = locate_model(model, revision)
     return ProbeJob(
         dataset,
