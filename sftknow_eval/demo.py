@@ -142,8 +142,8 @@ def summary(results: Mapping[str, Any], record: TrainingRecord) -> list[str]:
         "Base and fine-tune are asked in different words: the base completes its relation's "
         "best template, the fine-tune answers the question that it was trained to answer. A "
         "fact known in one wording only counts as lost or gained too.",
-        f"All of this is a test bed: {_size(results)}fictional facts and a model made in a "
-        "minute. It shows how the measurement works and is no evidence about large models.",
+        f"All of this is a test bed: {_size(results)}fictional facts and a model made in "
+        "minutes. It shows how the measurement works and is no evidence about large models.",
     ]
 
 
@@ -164,7 +164,7 @@ def _seen(results: Mapping[str, Any], domain: str, name: str) -> str:
         if entry["lost_of_known"]["n"]
     ]
     return (
-        f"{name}: of {whole['n']} test facts the base knew {known}. The fine-tune kept "
+        f"{name}: of {whole['n']:,} test facts the base knew {known}. The fine-tune kept "
         f"{whole['kept']} of them and lost {whole['lost']} ({lost}): {', '.join(strata)}. It "
         f"gained {whole['gained']} that the base did not know. Accuracy, as the mean of the "
         f"strata, went from {_percent(before)} to {_percent(after)}."
@@ -231,6 +231,7 @@ def next_commands(out: Path, n: int) -> list[tuple[str, str]]:
         ("the tasks in plain lm-eval: first install them, once", "sftknow install-tasks"),
         (
             "then ask any model, as with any other task",
-            f"lm_eval --model hf --model_args pretrained={finetuned} --tasks sftknow_cbqa",
+            f"lm_eval --model hf --model_args pretrained={finetuned} --tasks sftknow_cbqa "
+            "--batch_size 32",
         ),
     ]

@@ -103,7 +103,7 @@ def test_commands_are_what_a_shell_would_take(tmp_path: Path, steps: list[Step])
     assert all(step.command.startswith("sftknow ") for step in steps)
     typed = [command for _, command in next_commands(Path("demo-out"), 240)]
     literal = "lm_eval --model hf --model_args pretrained=demo-out/finetuned --tasks sftknow_cbqa"
-    assert literal in typed
+    assert any(command.startswith(literal) for command in typed)
 
 
 def results(id_strata: list[tuple[int, int]], ood_strata: list[tuple[int, int]]) -> dict[str, Any]:
