@@ -55,8 +55,10 @@ class ModelRun:
         return {"pretrained": self.model, **self.engine_args}
 
     def task_data(self) -> TaskData:
-        """Return the documents, before any model is loaded."""
-        return load_task_data(read_settings({**self.model_args, **self.metadata}))
+        """Return the documents; with them and the shots made, faults show before a model loads."""
+        data = load_task_data(read_settings({**self.model_args, **self.metadata}))
+        data.shots.draw(self.num_fewshot, FEWSHOT_SEED)
+        return data
 
     def describe(self) -> dict[str, Any]:
         """Return what goes into the results: the model, its weights and how it was asked."""
