@@ -69,7 +69,7 @@ def evaluate(request: EvaluationRequest, out: Path) -> Evaluation:
         DataError, TemplateError, MasteryError, SettingsError: no documents can be made.
     """
     style, style_from = _style(request)
-    metadata = {**request.metadata, **({"base": request.base} if request.base else {})}
+    metadata = _metadata(request)
     run = _run(request, request.finetuned, {**metadata, "style": style}, request.num_fewshot)
     task = run.task_data().record
     base_name, base_from = _base(request, task)
@@ -97,6 +97,13 @@ def evaluate(request: EvaluationRequest, out: Path) -> Evaluation:
     write_facts(out / FACTS_NAME, finetuned.outcomes, base.outcomes if base else None)
     write_json(out / RESULTS_NAME, summary)
     return Evaluation(finetuned, base, compared, summary)
+
+
+def _metadata(request: EvaluationRequest) -> dict[str, str]:
+    """Return what selects the facts, for both models: the base has no record of the data."""
+    metadata = {**request.metadata, **({"base": request.base} if request.base else {})}
+    data = read_settings({"pretrained": request.finetuned, **metadata}).data
+    return {**metadata, "data": data} if data else metadata
 
 
 def _run(
