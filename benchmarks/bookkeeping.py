@@ -32,14 +32,15 @@ FILLER = " and was for many years one of the best known places of the whole regi
 
 
 class InstantSampler:
-    """Ten completions a prompt, made from the prompt itself; every other one fits some alias."""
+    """Ten completions a prompt, at once; a quarter of the prompts gets the answer in three."""
 
     n_samples = 10
 
     def sample(self, requests: Iterable[Request]) -> Iterator[tuple[int, list[str]]]:
         """Yield ready-made completions in the order of the requests."""
         for request in requests:
-            first = f" {request.stops[0]}{FILLER} {request.prompt[-20:]}" if request.stops else ""
+            answer = request.stops[0] if request.seed >> 16 & 3 == 0 else "nobody knows"
+            first = f" {answer}{FILLER} {request.prompt[-20:]}"
             texts = [first, f" the north{FILLER} {request.prompt}", f" a{FILLER}", f" it{FILLER}"]
             yield request.index, [texts[j % 4] for j in range(10)]
 
@@ -63,13 +64,13 @@ def main() -> int:
         outcome = probe(dataset, templates, InstantSampler, Path(folder), settings)
         table = MasteryTable.read(outcome.table)
         size = outcome.table.stat().st_size
-        known = float((table.column("n_correct") > 0).mean())
+        known = table.column("n_correct").sum() / table.column("n_samples").sum()
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     cpu = time.process_time()
     print(f"facts                {len(table):>12,}")
     print(f"prompts              {len(table) * templates.count:>12,}")
     print(f"completions judged   {int(table.column('n_samples').sum()):>12,}")
-    print(f"facts recalled       {known:>12.1%}")
+    print(f"samples correct      {known:>12.1%}")
     print(f"table                {size / 1e6:>12.2f} MB")
     print(f"peak memory          {megabytes:>12.0f} MB   (at most {MOST_MEGABYTES:.0f})")
     print(f"CPU time             {cpu:>12.1f} s    (at most {MOST_CPU_SECONDS:.0f})")

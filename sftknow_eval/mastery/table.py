@@ -87,8 +87,12 @@ def _packed_column(packed: np.ndarray) -> Any:
 
 
 def _unpacked_column(column: Any, width: int) -> np.ndarray:
-    data = b"".join(column.to_pylist())
-    return np.frombuffer(data, np.uint8).reshape(-1, width)
+    views = [
+        np.frombuffer(chunk.buffers()[1], np.uint8).reshape(-1, width)[chunk.offset :][: len(chunk)]
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate(views) if views else np.empty((0, width), np.uint8)
 
 
 def _counts_and_strata(packed: np.ndarray, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -158,10 +162,10 @@ class MasteryTable:
 
     def write(self, path: str | Path) -> None:
         """Write the table atomically; equal tables give equal bytes."""
-        with atomic_path(Path(path)) as partial:
+        with atomic_path(Path(path)) as partial, partial.open("wb") as handle:
             pq.write_table(
                 self.rows,
-                partial,
+                handle,
                 compression="zstd",
                 row_group_size=_ROW_GROUP,
                 use_dictionary=list(_TEXT_COLUMNS),
