@@ -1,0 +1,208 @@
+"""A vLLM engine from lm-eval's argument names: checked first, sensible on the CPU.
+
+Everything that can be refused is refused before the engine starts, as a start takes a while.
+Failures of the start itself become a ModelError with the cause that vLLM gave, which for an
+engine in processes of its own stands only in their log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sftknow_eval import vllm_support
+from sftknow_eval.errors import DataError, ModelError, SettingsError
+from sftknow_eval.models import locate_model
+
+logger = logging.getLogger(__name__)
+
+_CPU_BLOCK = 32
+_CPU_CACHE_BYTES = 1 << 30
+_CPU_SEQUENCES = 256
+_CPU_LONGEST = 1024
+_CAUSE = re.compile(r"\b((?:\w+\.)*\w*(?:Error|Exception|Exit)): (.+)$")
+
+
+def check_arguments(arguments: dict[str, Any]) -> None:
+    """Refuse engine arguments that vLLM does not know, naming the nearest that it does.
+
+    Raises:
+        SettingsError: unknown names (all are listed), or one that is not an engine's affair.
+        MissingDependency: vLLM is not installed.
+    """
+    vllm_support.import_vllm("The vLLM backend")
+    from vllm.engine.arg_utils import EngineArgs
+
+    known = {field.name for field in dataclasses.fields(EngineArgs)} - {"model"}
+    faults = []
+    for name in sorted(arguments.keys() - known):
+        near = difflib.get_close_matches(name, sorted(known), 3, 0.5)
+        hint = f" (nearest: {', '.join(near)})" if near else ""
+        faults.append(f"'{name}'{hint}")
+    if faults:
+        raise SettingsError(
+            f"vLLM {vllm_support.installed_version()} does not know the engine argument "
+            f"{', '.join(faults)}."
+        )
+    if int(arguments.get("data_parallel_size", 1)) > 1:
+        raise SettingsError(
+            "data_parallel_size above 1 needs one engine a process: use the Ray sampler, "
+            "which 'sftknow probe --data-parallel-size' does."
+        )
+
+
+def cpu_defaults(folder: Path, arguments: dict[str, Any], max_tokens: int) -> dict[str, Any]:
+    """Return what to add to the user's arguments for an engine on the CPU.
+
+    Args:
+        folder: of the model; its config says the stored dtype and how many positions it has.
+        arguments: given by the user; these are left alone.
+        max_tokens: the most new tokens of a completion.
+    """
+    config = _read_config(folder)
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    longest = max(_CPU_LONGEST, max_tokens + _CPU_LONGEST // 2)
+    if isinstance(positions, int):
+        longest = min(positions, longest)
+    defaults: dict[str, Any] = {
+        "enforce_eager": True,
+        "block_size": _CPU_BLOCK,
+        "max_model_len": longest,
+        "max_num_seqs": _CPU_SEQUENCES,
+        "use_tqdm_on_load": False,
+    }
+    if config.get("dtype", config.get("torch_dtype")) == "float32":
+        defaults["dtype"] = "float32"  # vLLM's "auto" would round it to 16 bits
+    if not os.environ.get("VLLM_CPU_KVCACHE_SPACE") and "gpu_memory_utilization" not in arguments:
+        defaults["kv_cache_memory_bytes"] = _CPU_CACHE_BYTES
+    length, sequences = (
+        int(arguments.get(name) or defaults[name]) for name in ("max_model_len", "max_num_seqs")
+    )
+    # A seeded prompt that is prefilled in two parts ends a CPU engine of vLLM 0.32 ("CPU
+    # Generator does not use offset"): with this budget no prompt is ever split.
+    defaults["max_num_batched_tokens"] = length * sequences
+    return {name: value for name, value in defaults.items() if name not in arguments}
+
+
+def start_engine(
+    model: str, arguments: dict[str, Any], *, revision: str | None, max_tokens: int
+) -> Any:
+    """Start a `vllm.LLM`.
+
+    Args:
+        model: local folder or hub id.
+        arguments: engine arguments by lm-eval's names (those of vLLM's EngineArgs).
+        revision: branch, tag or commit of a hub id.
+        max_tokens: the most new tokens of a completion.
+
+    Raises:
+        ModelError: the model is unknown or incomplete, or the engine did not start.
+        SettingsError: see `check_arguments`.
+        MissingDependency: vLLM is not installed.
+    """
+    check_arguments(arguments)
+    import torch
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    folder = locate_model(model, revision)
+    on_cpu = bool(current_platform.is_cpu())
+    added = cpu_defaults(folder, arguments, max_tokens) if on_cpu else {}
+    logger.info("Starting vLLM with %s", added | arguments)
+    set_threads = torch.set_num_threads
+    with _engine_log() as log:
+        try:
+            return LLM(str(folder), **added, **arguments)
+        except Exception as error:
+            cause = _cause(log) or f"{type(error).__name__}: {error}"
+            raise ModelError(
+                f"vLLM could not start an engine for '{model}'. {cause}\n{_remedy(cause)}"
+            ) from error
+        finally:
+            torch.set_num_threads = set_threads  # a CPU engine replaces it by one that does nothing
+
+
+def close_engine(llm: Any) -> None:
+    """Stop an engine and its processes, and free its memory."""
+    llm.llm_engine.engine_core.shutdown()
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    from sftknow_eval.artifacts import read_json
+
+    try:
+        config = read_json(folder / "config.json")
+    except DataError as error:
+        raise ModelError(f"The model's configuration cannot be read: {error}") from error
+    nested = config.get("text_config")
+    return {**config, **nested} if isinstance(nested, dict) else dict(config)
+
+
+@contextlib.contextmanager
+def _engine_log() -> Iterator[Path]:
+    """Let the engine's processes write their errors into a file as well, and yield it."""
+    name = "VLLM_LOGGING_CONFIG_PATH"
+    with tempfile.TemporaryDirectory(prefix="sftknow-vllm-") as folder:
+        log = Path(folder, "errors.log")
+        log.touch()
+        if os.environ.get(name):
+            yield log
+            return
+        config = Path(folder, "logging.json")
+        config.write_text(json.dumps(_logging_config(log)))
+        os.environ[name] = str(config)
+        try:
+            yield log
+        finally:
+            del os.environ[name]
+
+
+def _logging_config(log: Path) -> dict[str, Any]:
+    level = os.environ["VLLM_LOGGING_LEVEL"].upper()
+    plain = {"formatter": "plain"}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"plain": {"format": "%(levelname)s %(message)s"}},
+        "handlers": {
+            "stream": plain
+            | {"class": "logging.StreamHandler", "stream": os.environ["VLLM_LOGGING_STREAM"]},
+            "file": plain
+            | {"class": "logging.FileHandler", "filename": str(log), "level": "ERROR"},
+        },
+        "loggers": {"vllm": {"handlers": ["stream", "file"], "level": level, "propagate": False}},
+    }
+
+
+def _cause(log: Path) -> str | None:
+    """Return the first exception that the engine's processes logged: the later ones follow."""
+    for line in log.read_text(errors="replace").splitlines():
+        if found := _CAUSE.search(line):
+            return f"{found[1].rpartition('.')[2]}: {found[2]}"
+    return None
+
+
+def _remedy(cause: str) -> str:
+    text = cause.lower()
+    if "memory" in text or "kv cache" in text:
+        return (
+            "Lower gpu_memory_utilization, max_model_len or max_num_seqs, spread the model with "
+            "tensor_parallel_size, or free memory (on the CPU: VLLM_CPU_KVCACHE_SPACE, in GiB)."
+        )
+    if "tokenizer" in text or "sentencepiece" in text:
+        return "Save the tokenizer beside the weights, or name another with tokenizer=FOLDER."
+    if "trust_remote_code" in text or "trust-remote-code" in text:
+        return "If you trust the model's own code, give trust_remote_code=True."
+    return "Check the model's files and the engine arguments; --backend hf needs no vLLM."
