@@ -21,6 +21,7 @@ import itertools
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,6 +52,15 @@ Batch = list[tuple[Request, list[int]]]
 _CPU_ROWS = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """The completions of a batch, with the rows computed and the tokens drawn for them."""
+
+    texts: list[list[str]]
+    rows: int
+    tokens: int
+
+
 class HfSampler:
     """Draws completions with a transformers model on the CPU or a GPU.
 
@@ -67,6 +77,10 @@ class HfSampler:
         trust_remote_code: let the hub's own model code run.
         merge: compute equal prefixes once. Off is plain sampling, for comparison; the
             completions are the same.
+
+    Attributes:
+        forward_rows: rows of batches computed so far: one for each distinct prefix.
+        drawn_tokens: tokens of all completions so far, shared ones counted for each.
 
     Raises:
         ModelError: unknown model, unreadable weights, no tokenizer.
@@ -105,6 +119,7 @@ class HfSampler:
         self.window = window
         self.merge = merge
         self.forward_rows = 0
+        self.drawn_tokens = 0
         self._batch_size = None if batch_size == "auto" else max(1, int(batch_size))
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._name, self._revision = str(model), revision
@@ -121,9 +136,10 @@ class HfSampler:
         source = iter(requests)
         with parallel_batches(self._model) as run:
             while window := list(itertools.islice(source, self.window)):
-                for batch, (texts, rows) in run(self._sample_or_split, self._batches(window)):
-                    self.forward_rows += rows
-                    yield from zip((request.index for request, _ in batch), texts, strict=True)
+                for batch, done in run(self._sample_or_split, self._batches(window)):
+                    self.forward_rows += done.rows
+                    self.drawn_tokens += done.tokens
+                    yield from zip((r.index for r, _ in batch), done.texts, strict=True)
 
     def describe(self) -> dict[str, Any]:
         """Return the engine, its versions and the arguments that shape its numbers."""
@@ -166,8 +182,8 @@ class HfSampler:
                 f"positions of {self._name}. Shorten the templates or lower the new tokens."
             )
 
-    def _sample_or_split(self, batch: Batch) -> tuple[list[list[str]], int]:
-        """Sample a batch, in halves when the GPU's memory is short; also count its rows."""
+    def _sample_or_split(self, batch: Batch) -> Sampled:
+        """Sample a batch, in halves when the GPU's memory is short."""
         try:
             return self._sample_batch([r for r, _ in batch], [ids for _, ids in batch])
         except torch.OutOfMemoryError as error:
@@ -180,14 +196,12 @@ class HfSampler:
         logger.warning("GPU memory is short: going on with %d prompts at once", half)
         self._batch_size = max(1, half) * self.n_samples
         torch.cuda.empty_cache()
-        parts = [self._sample_or_split(batch[:half]), self._sample_or_split(batch[half:])]
-        return parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]
+        one, two = self._sample_or_split(batch[:half]), self._sample_or_split(batch[half:])
+        return Sampled(one.texts + two.texts, one.rows + two.rows, one.tokens + two.tokens)
 
     @torch.inference_mode()
-    def _sample_batch(
-        self, requests: list[Request], prompts: list[list[int]]
-    ) -> tuple[list[list[str]], int]:
-        """Return the completions of a batch of prompts, and how many rows were computed."""
+    def _sample_batch(self, requests: list[Request], prompts: list[list[int]]) -> Sampled:
+        """Return the completions of a batch of prompts."""
         n, seeds = self.n_samples, [request.seed for request in requests]
         prompts_PL = np.array(prompts, dtype=np.int64)
         drawn_ST = np.full((len(requests) * n, self.max_tokens), -1, dtype=np.int64)
@@ -221,7 +235,8 @@ class HfSampler:
             logits_NV, cache = self._forward(tokens_NL, cache)
             rows += len(logits_NV)
         texts = self._decode_rows(drawn_ST)
-        return [texts[i : i + n] for i in range(0, len(texts), n)], rows
+        lists = [texts[i : i + n] for i in range(0, len(texts), n)]
+        return Sampled(lists, rows, int((drawn_ST >= 0).sum()))
 
     def _forward(self, tokens_NL: IntArray, cache: Any) -> tuple[torch.Tensor, Any]:
         """Return the next token's logits, (N, V), and the cache, None where there is none."""
