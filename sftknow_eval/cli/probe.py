@@ -205,7 +205,7 @@ def _run(console: Console, job: ProbeJob, out: Path) -> None:
     from sftknow_eval.mastery.table import MasteryTable
 
     with _Display(console) as display:
-        outcome = job.run(out, display.update)
+        outcome = job.run(out, on_start=display.starting, on_progress=display.update)
     if outcome.facts_new == 0:
         console.print(f"Already finished: {outcome.table} ({outcome.facts:,} facts).", markup=False)
     else:
@@ -234,16 +234,19 @@ class _Display:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("starting the engine", total=None)
+        self._task = self._bar.add_task("reading facts and shards", total=None)
 
     def __enter__(self) -> _Display:
         self._bar.start()
-        if not self._console.is_terminal:
-            self._console.print("Starting the engine.")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+    def starting(self) -> None:
+        self._bar.update(self._task, description="starting the engine")
+        if not self._console.is_terminal:
+            self._console.print("Starting the engine.")
 
     def update(self, progress: ProbeProgress) -> None:
         state = _state(progress)

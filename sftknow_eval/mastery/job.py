@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from sftknow_eval.mastery.probe_settings import SPLITS, ProbeSettings, check_rel
 from sftknow_eval.mastery.sampling import Sampler
 from sftknow_eval.mastery.templates import Templates, load_templates
 from sftknow_eval.models import locate_model, weight_fingerprint
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,16 @@ class ProbeJob:
     model_folder: Path
 
     @contextlib.contextmanager
-    def sampler(self) -> Iterator[Callable[[], Sampler]]:
+    def sampler(
+        self, on_start: Callable[[], None] | None = None
+    ) -> Iterator[Callable[[], Sampler]]:
         """Yield a function that starts the engine; it is closed with the block."""
         settings = self.settings
         with contextlib.ExitStack() as stack:
 
             def start() -> Sampler:
+                if on_start is not None:
+                    on_start()
                 sampler = backends.make_sampler(
                     self.backend,
                     str(self.model_folder),
@@ -57,15 +64,24 @@ class ProbeJob:
             yield start
 
     def run(
-        self, out: Path, on_progress: Callable[[ProbeProgress], None] | None = None
+        self,
+        out: Path,
+        *,
+        on_start: Callable[[], None] | None = None,
+        on_progress: Callable[[ProbeProgress], None] | None = None,
     ) -> ProbeOutcome:
-        """Probe into `out` and register the finished table in the cache (see `probe`)."""
-        with self.sampler() as start:
+        """Probe into `out` and register the finished table in the cache (see `probe`).
+
+        `on_start` is called before the engine starts, which a finished probe does not need.
+        """
+        with self.sampler(on_start) as start:
             outcome = probe(
                 self.dataset, self.templates, start, out, self.settings, on_progress=on_progress
             )
-        with contextlib.suppress(OutOfSpace, PermissionError):
+        try:
             register(outcome.table)
+        except (OutOfSpace, OSError) as error:  # the table itself is safe in `out`
+            log.warning("The table could not be copied into the cache: %s", error)
         return outcome
 
 

@@ -44,6 +44,8 @@ def test_a_probe_writes_registers_and_shows_the_table(
     again = sftknow(*command)
     assert again.code == 0
     assert "Already finished" in again.out
+    assert "Starting the engine" in called.out
+    assert "Starting the engine" not in again.out
     assert (tmp_path / "out" / "mastery.parquet").read_bytes() == written
     refused = sftknow(*command, "--seed", "1")
     assert refused.code == 2
