@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sftknow_eval.demo import Journal, Step, demo_steps, next_commands, summary
-from sftknow_eval.record import TrainingRecord
+from sftknow_eval.record import TrainingRecord, read_record
 
 RECORD = TrainingRecord(
     base="base",
@@ -179,3 +180,18 @@ def test_a_domain_without_known_facts_is_said_so() -> None:
     assert "Out-of-domain: the base knew none of 5 test facts." in summary(
         results(RISING, none), RECORD
     )
+
+
+def test_a_quick_look_runs_every_step_and_then_reuses_them(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sftknow_eval", "demo", "--size", "tiny", "--out", "look"]
+    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert first.returncode == 0, first.stdout + first.stderr
+    for line in ("$ sftknow world --out look/world", "What is seen", "80 test facts", "lm_eval "):
+        assert line in first.stdout
+    record = read_record(tmp_path / "look" / "finetuned")
+    assert record is not None
+    assert (record.stratum, record.n) == (0, 24)
+    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert second.stdout.count("Finished before: reused.") == 3
+    # The same words from the same results.
+    assert second.stdout.partition("What is seen")[2] == first.stdout.partition("What is seen")[2]

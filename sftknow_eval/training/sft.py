@@ -168,6 +168,8 @@ def _trainer(
         max_grad_norm=settings.max_grad_norm,
         gradient_checkpointing=settings.gradient_checkpointing,
         bf16=settings.autocast,
+        # Said plainly, as bfloat16 is refused on a CPU that was only fallen back to.
+        use_cpu=not torch.accelerator.is_available(),
         optim="adamw_torch",
         seed=seed,
         completion_only_loss=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,20 @@ def test_training_is_silent_and_reports_to_nobody(
     train(model, tokenizer, examples, FAST, seed=0)
     assert constants.HF_HUB_DISABLE_TELEMETRY is False
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("dtype", "bfloat16"), ("autocast", True), ("gradient_checkpointing", True)]
+)
+def test_the_ways_to_save_memory_and_time_train_too(
+    random_model: Path, tokenizer: Any, examples: Any, name: str, value: Any
+) -> None:
+    settings = dataclasses.replace(FAST, **{name: value})
+    dtype = getattr(torch, settings.dtype)
+    model = AutoModelForCausalLM.from_pretrained(random_model, dtype=dtype)
+    curve = train(model, tokenizer, examples, settings, seed=0)
+    assert curve[-1][1] < 0.8 * curve[0][1]
+    assert {weight.dtype for weight in model.parameters()} == {dtype}
 
 
 def test_bad_settings_are_listed_at_once() -> None:
