@@ -1,8 +1,9 @@
-"""`sftknow facts`: what is read, kept and dropped."""
+"""`sftknow facts`: what is read, kept and dropped, and which facts are probed."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,41 +17,52 @@ if TYPE_CHECKING:
 _DATA_HELP = (
     "Folder or zip with dataset/{train,dev,test}/P*.json; else SFTKNOW_DATA, else EntityQuestions."
 )
+_DOMAINS = ("id", "ood")
+_SPLITS = ("train", "dev", "test")
 
 
 def facts(
     data: Annotated[str | None, typer.Option(help=_DATA_HELP)] = None,
-    relation_list: Annotated[
-        Path | None, typer.Option("--relation-list", help="Relations (YAML), not the data's own.")
+    relations_file: Annotated[
+        Path | None, typer.Option(help="Relation list (YAML) in place of the data's own.")
     ] = None,
     aliases: Annotated[
-        Path | None, typer.Option(help="Aliases (JSON), not the data's own.")
+        Path | None, typer.Option(help="Alias file (JSON) in place of the data's own.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count the rows read, kept and dropped, by relation and split."""
     from sftknow_eval.mastery.dataset import open_dataset
 
-    dataset = open_dataset(data, relations=relation_list, aliases=aliases)
+    dataset = open_dataset(data, relations=relations_file, aliases=aliases)
     counts = dataset.counts()
     if as_json:
         typer.echo(json.dumps(_as_json(dataset, counts), indent=2, ensure_ascii=False))
         return
     from rich.console import Console
 
-    console = Console(highlight=False)
-    console.print(f"{dataset.name}: {dataset.source}\n", markup=False)
+    console = Console(highlight=False, markup=False)
+    console.print(f"{dataset.name}: {dataset.source}")
+    for part, origin in dataset.origins.items():
+        console.print(f"  {part}: {origin}")
+    console.print()
     console.print(_by_relation(dataset, counts))
     console.print(_totals(counts))
+    probed = _probed(counts)
+    console.print(f"Probed: {sum(probed.values()):,} facts", style="bold")
+    console.print("  " + " + ".join(f"{n:,} {name}" for name, n in probed.items()))
     if unlisted := dataset.unlisted():
-        console.print(f"Not in the relation list, not used: {', '.join(unlisted)}.")
+        console.print(
+            f"Not in the relation list and not used: {', '.join(unlisted)}.", style="yellow"
+        )
 
 
 def _as_json(dataset: Dataset, counts: list[RowCount]) -> dict[str, object]:
     return {
         "name": dataset.name,
         "source": dataset.source,
-        "relations": [
+        **dataset.origins,
+        "rows": [
             {
                 "relation": count.relation,
                 "label": dataset.relations[count.relation].label,
@@ -62,21 +74,30 @@ def _as_json(dataset: Dataset, counts: list[RowCount]) -> dict[str, object]:
             }
             for count in counts
         ],
-        "studied": {f"{domain} {split}": n for (split, domain), n in _studied(counts).items()},
+        "probed": _probed(counts),
         "unlisted": dataset.unlisted(),
     }
 
 
-def _studied(counts: list[RowCount]) -> dict[tuple[str, str], int]:
-    wanted = (("train", "id"), ("dev", "id"), ("test", "id"), ("test", "ood"))
+def _probed(counts: list[RowCount]) -> dict[str, int]:
     return {
-        key: sum(count.kept for count in counts if (count.split, count.domain) == key)
-        for key in wanted
+        f"{domain.upper()} {split}": sum(count.kept for count in _of(counts, domain, split))
+        for domain, split in (("id", "train"), ("id", "dev"), ("id", "test"), ("ood", "test"))
     }
+
+
+def _of(counts: Iterable[RowCount], domain: str, split: str) -> list[RowCount]:
+    return [count for count in counts if (count.domain, count.split) == (domain, split)]
 
 
 def _reasons(counts: list[RowCount]) -> list[str]:
     return sorted({reason for count in counts for reason in count.dropped})
+
+
+def _numbers(counts: Sequence[RowCount], reasons: list[str]) -> list[str]:
+    sums = [sum(count.read for count in counts), sum(count.kept for count in counts)]
+    sums += [sum(count.dropped.get(reason, 0) for count in counts) for reason in reasons]
+    return [f"{number:,}" for number in sums]
 
 
 def _table(title: str, first: tuple[str, ...], reasons: list[str]) -> Table:
@@ -84,37 +105,41 @@ def _table(title: str, first: tuple[str, ...], reasons: list[str]) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in first:
-        table.add_column(name)
+    for place, name in enumerate(first):
+        table.add_column(name, no_wrap=place > 0)
     for name in ("read", "kept", *reasons):
-        table.add_column(name, justify="right")
+        # Broken by hand: left to itself, the table breaks the relations' names first.
+        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     return table
 
 
 def _by_relation(dataset: Dataset, counts: list[RowCount]) -> Table:
+    from rich.text import Text
+
     reasons = _reasons(counts)
-    table = _table("Rows by relation and split", ("relation", "split"), reasons)
+    table = _table("Rows by relation and split", ("relation", "", "split"), reasons)
     for relation in dataset.relations.values():
         rows = [count for count in counts if count.relation == relation.id]
         for place, count in enumerate(rows):
             name = f"{relation.id} {relation.label}" if place == 0 else ""
-            numbers = (count.read, count.kept, *(count.dropped.get(r, 0) for r in reasons))
-            table.add_row(name, count.split, *(f"{n:,}" for n in numbers))
+            domain = relation.domain.upper() if place == 0 else ""
+            table.add_row(Text(name), domain, count.split, *_numbers([count], reasons))
     return table
 
 
 def _totals(counts: list[RowCount]) -> Table:
     reasons = _reasons(counts)
     table = _table("All relations", ("domain", "split"), reasons)
-    table.add_column("use")
-    studied = _studied(counts)
-    for domain in ("id", "ood"):
-        for split in ("train", "dev", "test"):
-            rows = [count for count in counts if (count.domain, count.split) == (domain, split)]
-            numbers = (
-                *(sum(count.read for count in rows), sum(count.kept for count in rows)),
-                *(sum(count.dropped.get(r, 0) for count in rows) for r in reasons),
+    table.add_column("probed", justify="right", no_wrap=True)
+    probed = _probed(counts)
+    for domain in _DOMAINS:
+        for split in _SPLITS:
+            facts = probed.get(f"{domain.upper()} {split}")
+            table.add_row(
+                *(domain.upper(), split, *_numbers(_of(counts, domain, split), reasons)),
+                "-" if facts is None else f"{facts:,}",
+                style="dim" if facts is None else None,
             )
-            use = "studied" if (split, domain) in studied else "-"
-            table.add_row(domain.upper(), split, *(f"{n:,}" for n in numbers), use)
+    table.add_section()
+    table.add_row("all", "", *_numbers(counts, reasons), f"{sum(probed.values()):,}")
     return table

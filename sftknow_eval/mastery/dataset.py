@@ -1,28 +1,34 @@
 """A data set: its relations and facts, filtered as in the paper, with every row counted.
 
-Source: section 3.1; which rows the paper kept was recovered from its totals (protocol, "Facts").
+Which rows the paper kept was recovered from its totals: of each split the rows with exactly one
+answer, and of those that ask the same question, within the relations of one domain, the first.
+On EntityQuestions that gives 75,944 / 9,580 / 9,555 ID facts (train, dev, test) and 11,613 OOD
+test facts. Within single relations it would be 75,973 ID train facts (P131 and P276 share their
+question pattern), and 75,942 if repeated questions went first; within all 24 relations it is the
+same, as no question is asked in both domains. What a split keeps depends on that split alone.
+
+Source: section 3.1; Tables 1 and 8 (the totals).
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from sftknow_eval.errors import DataError
 from sftknow_eval.mastery.archive import FactFiles
 from sftknow_eval.mastery.facts import Domain, Fact, Relation, Split
+from sftknow_eval.mastery.relations import SUBJECT, no_text, read_aliases, read_relations, shown
 
 PACKAGED = files("sftknow_eval") / "data" / "entity_questions"
 SPLITS: tuple[Split, ...] = get_args(Split)
-_SHOWN = 10
+_PACKAGED_NAME = "entity_questions"
 
 
 @dataclass(slots=True)
@@ -46,7 +52,15 @@ class RowCount:
 
 
 class Dataset:
-    """Facts of the shape of EntityQuestions; a split is read when it is first asked for."""
+    """Facts of the shape of EntityQuestions; a split is read when it is first asked for.
+
+    Attributes:
+        name: what records of runs call it.
+        source: the folder or zip it is read from.
+        relations: its relation list, by number.
+        templates_file: its completion templates, or those of EntityQuestions.
+        origins: where relations, aliases and templates come from.
+    """
 
     def __init__(
         self,
@@ -55,8 +69,10 @@ class Dataset:
         relations: dict[str, Relation],
         aliases: dict[str, list[str]],
         templates_file: Path | Traversable,
+        origins: dict[str, str],
     ) -> None:
         self.name = name
+        self.origins = origins
         self.source = str(file_source.source)
         self.relations = relations
         self.templates_file = templates_file
@@ -77,10 +93,16 @@ class Dataset:
         the relations of one domain, the first.
 
         Raises:
-            DataError: a file is missing or holds rows that are not facts.
+            DataError: a file is missing or holds rows that are not facts, or the split or one
+                of `relations` is unknown.
 
         Source: section 3.1.
         """
+        if relations is not None and (unknown := sorted(set(relations) - set(self.relations))):
+            raise DataError(
+                f"Unknown relation {', '.join(unknown)}: '{self.name}' has "
+                f"{', '.join(self.relations)}."
+            )
         self._load(split)
         return [
             fact
@@ -117,19 +139,16 @@ class Dataset:
     def _load(self, split: Split) -> None:
         if split in self._facts:
             return
+        if split not in SPLITS:
+            raise DataError(f"Unknown split {split!r}: {', '.join(SPLITS)} were expected.")
+        self._files.require(split, self.relations)
         faults: list[str] = []
         facts: list[Fact] = []
         counts: list[RowCount] = []
         asked: set[tuple[Domain, str]] = set()
         for relation in self.relations.values():
             count = RowCount(relation.id, relation.domain, split)
-            name = f"{relation.id}.{split}.json"
-            rows = _rows(self._files.rows_file(relation.id, split), f"{self.source}: {name}")
-            for number, row in enumerate(rows):
-                fault = _row_fault(row, relation)
-                if fault:
-                    faults.append(f"{name}, row {number}: {fault}")
-                    continue
+            for number, row in self._rows(relation, split, faults):
                 count.read += 1
                 if len(row["answers"]) != 1:
                     count.drop("several answers" if row["answers"] else "no answer")
@@ -141,17 +160,34 @@ class Dataset:
                     facts.append(self._fact(relation, split, number, row))
             counts.append(count)
         if faults:
-            more = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
             raise DataError(
-                f"{self.source} has rows that are not facts; "
-                '{"question": TEXT, "answers": [TEXT, ...]} was expected:\n'
-                + "\n".join(faults[:_SHOWN])
-                + more
+                f"{self.source} holds what are not facts (rows count from 0, as in fact ids):\n"
+                f'{shown(faults)}\nA row is {{"question": TEXT, "answers": [TEXT, ...]}}.'
             )
         self._facts[split], self._counts[split] = facts, counts
 
+    def _rows(
+        self, relation: Relation, split: Split, faults: list[str]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the well-formed rows of a file, numbered; what is wrong goes to `faults`."""
+        name = f"{relation.id}.{split}.json"
+        try:
+            rows = json.loads(self._files.rows_file(relation.id, split))
+        except (ValueError, RecursionError) as error:
+            faults.append(f"{name} is not JSON ({error}); is the file cut off?")
+            return
+        if not isinstance(rows, list):
+            faults.append(f"{name} is not a JSON list of rows")
+            return
+        before, after = relation.question.split(SUBJECT)
+        for number, row in enumerate(rows):
+            if fault := _row_fault(row, before, after):
+                faults.append(f"{name}, row {number}: {fault}")
+            else:
+                yield number, row
+
     def _fact(self, relation: Relation, split: Split, number: int, row: dict[str, Any]) -> Fact:
-        before, after = relation.question.split("{subject}")
+        before, after = relation.question.split(SUBJECT)
         question, answer = row["question"], row["answers"][0]
         return Fact(
             id=f"{relation.id}-{split}-{number:04d}",
@@ -173,7 +209,8 @@ def open_dataset(
 ) -> Dataset:
     """Open a data set: `source`, else `SFTKNOW_DATA`, else EntityQuestions from the cache.
 
-    Relation list, aliases and templates are those beside `dataset/`, else EntityQuestions'.
+    Relation list, aliases and templates are those beside `dataset/`, else EntityQuestions' (of
+    the aliases: only where the data brings no relation list).
 
     Args:
         source: folder or zip that holds `dataset/{train,dev,test}/P*.json`.
@@ -189,101 +226,64 @@ def open_dataset(
 
         configured = entity_questions()
     found = FactFiles(Path(configured))
-    own_relations, own_aliases = found.beside("relations.yaml"), found.beside("aliases.json")
-    given_relations = _given(relations) if relations else own_relations
-    given_aliases = _given(aliases) if aliases else own_aliases
-    # A data set with relations of its own has nothing to do with EntityQuestions' aliases.
-    packaged_aliases = b"{}" if given_relations else (PACKAGED / "aliases.json").read_bytes()
-    named = str(relations or ("relations.yaml" if own_relations else "the packaged relations.yaml"))
+    listed = _part(found, "relations.yaml", relations)
+    # Data that brings its own relations has nothing to do with the aliases of EntityQuestions.
+    is_own = found.beside("relations.yaml") is not None
+    accepted = _part(found, "aliases.json", aliases, packaged=not is_own)
+    own_templates = found.path_beside("templates.yaml")
     return Dataset(
         found,
-        found.source.resolve().stem if given_relations else "entity_questions",
-        _relations(given_relations or (PACKAGED / "relations.yaml").read_bytes(), named),
-        _alias_lists(given_aliases or packaged_aliases, str(aliases or "aliases.json")),
-        _templates(found),
+        _PACKAGED_NAME if listed.packaged else found.name,
+        read_relations(listed.content, listed.named),
+        read_aliases(accepted.content, accepted.named),
+        own_templates or PACKAGED / "templates.yaml",
+        {
+            "relations": listed.named,
+            "aliases": accepted.named,
+            "templates": str(own_templates or "packaged templates.yaml"),
+        },
     )
 
 
-def _given(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+@dataclass(frozen=True)
+class _Part:
+    """A file that belongs to the data: what it holds and where it is from."""
+
+    content: bytes
+    named: str
+    packaged: bool = False
 
 
-def _templates(found: FactFiles) -> Path | Traversable:
-    return found.path_beside("templates.yaml") or PACKAGED / "templates.yaml"
+def _part(found: FactFiles, name: str, given: Path | None, packaged: bool = True) -> _Part:
+    if given is not None:
+        try:
+            return _Part(given.read_bytes(), str(given))
+        except OSError as error:
+            raise DataError(f"{given} cannot be read: {error.strerror}.") from error
+    if (own := found.beside(name)) is not None:
+        return _Part(own, str(found.path_beside(name)))
+    if packaged:
+        return _Part((PACKAGED / name).read_bytes(), f"packaged {name}", packaged=True)
+    return _Part(b"{}", "none")
 
 
-def _relations(content: bytes, name: str) -> dict[str, Relation]:
-    try:
-        listed = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise DataError(f"{name} is not YAML: {error}") from error
-    if not isinstance(listed, dict) or not listed:
-        raise DataError(
-            f"{name} must list relations: 'P17: {{label: .., domain: id, question: ..}}'."
-        )
-    faults = [f"{key}: {fault}" for key, entry in listed.items() for fault in _faults(key, entry)]
-    if faults:
-        raise DataError(f"{name} has faults:\n" + "\n".join(faults))
-    ordered = sorted(listed, key=lambda key: int(key[1:]))
-    return {
-        key: Relation(
-            key, str(listed[key]["label"]), listed[key]["domain"], listed[key]["question"]
-        )
-        for key in ordered
-    }
-
-
-def _faults(key: Any, entry: Any) -> list[str]:
-    if not isinstance(key, str) or not key.startswith("P") or not key[1:].isdigit():
-        return ["a relation id like P17 was expected"]
-    if not isinstance(entry, dict):
-        return ["label, domain and question were expected"]
-    faults = [f"'{name}' is unknown" for name in entry.keys() - {"label", "domain", "question"}]
-    if not isinstance(entry.get("label"), str):
-        faults.append("label is missing")
-    if entry.get("domain") not in get_args(Domain):
-        faults.append(f"domain is {entry.get('domain')!r}; id or ood was expected")
-    question = entry.get("question")
-    if not isinstance(question, str) or question.count("{subject}") != 1:
-        faults.append(f"question is {question!r}; a text with {{subject}} once was expected")
-    return faults
-
-
-def _alias_lists(content: bytes, name: str) -> dict[str, list[str]]:
-    try:
-        listed = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{name} is not JSON: {error}") from error
-    if not isinstance(listed, dict) or not all(
-        isinstance(forms, list) and all(isinstance(f, str) and f.strip() for f in forms)
-        for forms in listed.values()
-    ):
-        raise DataError(f'{name} must be {{"ANSWER": ["ALIAS", ...]}} with no empty alias.')
-    return listed
-
-
-def _rows(content: bytes, name: str) -> list[Any]:
-    try:
-        rows = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{name} is not JSON ({error}); is the file cut off?") from error
-    if not isinstance(rows, list):
-        raise DataError(f"{name} must be a JSON list of rows.")
-    return rows
-
-
-def _row_fault(row: Any, relation: Relation) -> str | None:
-    if not isinstance(row, dict) or not isinstance(row.get("question"), str):
-        return "no question"
-    answers = row.get("answers")
-    if not isinstance(answers, list) or not all(isinstance(a, str) and a.strip() for a in answers):
-        return "answers are not a list of texts"
-    before, after = relation.question.split("{subject}")
-    question = row["question"]
+def _row_fault(row: Any, before: str, after: str) -> str | None:
+    if not isinstance(row, dict):
+        return f"an object was expected, found {_short(row)}"
+    question, answers = row.get("question"), row.get("answers")
+    if fault := no_text(question):
+        return f"question is {'missing' if question is None else fault}"
+    if not isinstance(answers, list):
+        return f"answers are {'missing' if answers is None else 'not a list: ' + _short(answers)}"
+    if fault := next((fault for answer in answers if (fault := no_text(answer))), None):
+        return f"an answer is {fault}: {_short(answers)}"
+    assert isinstance(question, str)
     fits = question.startswith(before) and question.endswith(after)
-    if not fits or len(question) <= len(before) + len(after):
-        return f"'{question}' does not fit the question pattern '{relation.question}'"
+    if not fits or not question[len(before) : len(question) - len(after)].strip():
+        return f"{_short(question)} does not fit the question pattern '{before}{SUBJECT}{after}'"
     return None
+
+
+def _short(value: Any) -> str:
+    text = ascii(value) if isinstance(value, str) and no_text(value) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

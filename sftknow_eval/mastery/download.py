@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import http.client
 import logging
-import shutil
-import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from rich.console import Console
 from rich.progress import wrap_file
 
 from sftknow_eval.artifacts import atomic_path, cache_dir
@@ -30,7 +30,8 @@ SOURCES = (
 CONTENT_DIGEST = "f2adedd53a6f573db918d4fa36031f6574c6ad1fb66f5aec7818c8919d492113"
 # ID train, ID test, OOD test (Tables 1 and 8) and ID dev.
 FACT_COUNTS = {"train id": 75944, "test id": 9555, "test ood": 11613, "dev id": 9580}
-_TIMEOUT_SECONDS = 60
+_TIMEOUT_SECONDS = 30
+_CHUNK = 1 << 16
 
 
 def entity_questions(sources: tuple[str, ...] = SOURCES) -> Path:
@@ -53,9 +54,14 @@ def entity_questions(sources: tuple[str, ...] = SOURCES) -> Path:
                 _fetch(url, partial)
                 _check(partial, url)
             return target
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, DataError) as error:
+        except DataError as error:
             logger.warning("%s could not be used: %s", url, error)
-            faults.append(f"{url}: {error}")
+            faults.append(f"- {url}: {error}")
+        except OSError as error:
+            raise DataError(
+                f"EntityQuestions cannot be kept as {target}: {error.strerror or error}. Set "
+                "SFTKNOW_CACHE to a folder that can be written."
+            ) from error
     raise DataError(
         "EntityQuestions could not be downloaded:\n" + "\n".join(faults) + "\nGet dataset.zip by "
         "other means and name it with --data or the environment variable SFTKNOW_DATA."
@@ -63,20 +69,38 @@ def entity_questions(sources: tuple[str, ...] = SOURCES) -> Path:
 
 
 def _fetch(url: str, partial: Path) -> None:
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
-        size = int(response.headers.get("Content-Length") or 0)
-        body: BinaryIO = response
-        with (
-            wrap_file(body, size, description="EntityQuestions", transient=True) as source,
-            partial.open("wb") as handle,
-        ):
-            shutil.copyfileobj(source, handle)
-    if size and partial.stat().st_size != size:
-        raise DataError(f"it ended after {partial.stat().st_size:,} of {size:,} bytes")
+    with partial.open("wb") as handle:
+        for chunk in _received(url):
+            handle.write(chunk)
+
+
+def _received(url: str) -> Iterator[bytes]:
+    """Yield the body of a response, whole or with an error at its end.
+
+    Raises:
+        DataError: the source is down or the body is cut off.
+    """
+    size = received = 0
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
+            size = int(response.headers.get("Content-Length") or 0)
+            body: BinaryIO = response
+            # Standard output belongs to what was asked for, such as --json.
+            console = Console(stderr=True)
+            with wrap_file(
+                body, size, description="EntityQuestions", console=console, transient=True
+            ) as source:
+                while chunk := source.read(_CHUNK):
+                    received += len(chunk)
+                    yield chunk
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DataError(f"it failed after {received:,} bytes ({error})") from error
+    if size and received != size:
+        raise DataError(f"it ended after {received:,} of {size:,} bytes")
 
 
 def _check(archive: Path, url: str) -> None:
-    from sftknow_eval.mastery.dataset import open_dataset
+    from sftknow_eval.mastery.dataset import open_dataset  # which asks this module for its data
 
     if (found := FactFiles(archive).digest()) == CONTENT_DIGEST:
         return

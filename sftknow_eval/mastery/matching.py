@@ -31,7 +31,11 @@ def contains(text: str, aliases: Sequence[str]) -> bool:
 
     Source: section 3.1.
     """
-    return any(form in text for form in _forms(_listed(aliases)))
+    # 22 million calls in a full probe: any() would take twice the time.
+    for form in _forms(_listed(aliases)):  # noqa: SIM110
+        if form in text:
+            return True
+    return False
 
 
 def contains_word(text: str, aliases: Sequence[str], *, ignore_case: bool = False) -> bool:
@@ -77,11 +81,22 @@ def token_f1(text: str, aliases: Sequence[str]) -> float:
 
 
 def strip_special(text: str, special_tokens: Iterable[str]) -> str:
-    """Return `text` without any of the special tokens, longest first."""
-    for token in sorted(special_tokens, key=len, reverse=True):
-        if token:
-            text = text.replace(token, "")
-    return text
+    """Return `text` without its special tokens.
+
+    They are looked for once, from left to right, the longest that fits at each place: what comes
+    together where one was taken out is the model's own text and stays, as in a tokenizer that
+    skips them while decoding.
+    """
+    if isinstance(special_tokens, str):
+        raise ValueError(f"special tokens must be a list of texts, found {special_tokens!r}")
+    pattern = _special(tuple(special_tokens))
+    return pattern.sub("", text) if pattern else text
+
+
+@functools.lru_cache(maxsize=64)
+def _special(tokens: tuple[str, ...]) -> re.Pattern[str] | None:
+    ordered = sorted({token for token in tokens if token}, key=lambda token: (-len(token), token))
+    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
 def _listed(aliases: Sequence[str]) -> tuple[str, ...]:

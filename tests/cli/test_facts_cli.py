@@ -34,8 +34,8 @@ def test_json_counts_every_row(
 ) -> None:
     assert _run(monkeypatch, "facts", "--data", small_data, "--json") == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["studied"] == {"id train": 10, "id dev": 10, "id test": 10, "ood test": 5}
-    for row in printed["relations"]:
+    assert printed["probed"] == {"ID train": 10, "ID dev": 10, "ID test": 10, "OOD test": 5}
+    for row in printed["rows"]:
         assert row["read"] == row["kept"] + sum(row["dropped"].values())
 
 

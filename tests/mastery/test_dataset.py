@@ -120,7 +120,7 @@ def test_all_faults_of_a_relation_list_are_named(small_data: Path, tmp_path: Pat
     [
         (lambda d: (d / "dataset/test/P20.test.json").unlink(), "P20.test.json"),
         (lambda d: (d / "dataset/test/P20.test.json").write_text('[{"question": '), "cut off"),
-        (lambda d: (d / "aliases.json").write_text('{"A": [""]}'), "empty alias"),
+        (lambda d: (d / "aliases.json").write_text('{"A": [""]}'), "alias .. is empty"),
         (lambda d: (d / "relations.yaml").write_text("P19: ["), "not YAML"),
         (lambda d: shutil.rmtree(d / "dataset"), "holds no facts"),
         (lambda d: shutil.rmtree(d), "does not exist"),
