@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,16 @@ from sftknow_eval.errors import CheckpointError, ModelError
 
 _READ_BYTES = 1 << 22
 _HEADER_LIMIT = 100 << 20
+
+# Bits of one element of each type that the safetensors format knows.
+SAFETENSORS_BITS = (
+    dict.fromkeys(("F64", "I64", "U64", "C64"), 64)
+    | dict.fromkeys(("F32", "I32", "U32"), 32)
+    | dict.fromkeys(("BF16", "F16", "I16", "U16"), 16)
+    | dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8)
+    | dict.fromkeys(("I8", "U8", "BOOL"), 8)
+    | {"F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
+)
 
 
 def locate_model(name: str, revision: str | None = None) -> Path:
@@ -55,24 +66,93 @@ def locate_model(name: str, revision: str | None = None) -> Path:
 
 
 def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Return the header of a safetensors file and the offset at which its data begins.
+    """Return the checked header of a safetensors file and the offset at which its data begins.
+
+    Every entry has a known type, and its shape, type and offsets agree; the tensors fill the
+    rest of the file without gap or overlap.
 
     Raises:
-        CheckpointError: the file is truncated or its header is not a safetensors header.
+        CheckpointError: the file cannot be read, is truncated, or its header is not true.
     """
-    with path.open("rb") as handle:
-        prefix = handle.read(8)
-        size = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= size <= min(_HEADER_LIMIT, path.stat().st_size - 8):
-            raise CheckpointError(f"{path} is truncated or not a safetensors file.")
-        try:
-            header = json.loads(handle.read(size))
-        except ValueError as error:
-            raise CheckpointError(f"{path}: the header is not JSON: {error}") from error
+    try:
+        with path.open("rb") as handle:
+            total = os.fstat(handle.fileno()).st_size
+            prefix = handle.read(8)
+            size = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            if not 2 <= size <= min(_HEADER_LIMIT, total - 8):
+                raise CheckpointError(
+                    f"{path} is truncated or not a safetensors file: fetch or save it again."
+                )
+            raw = handle.read(size)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the header is not JSON: {error}") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: the header is not a JSON object.")
     header.pop("__metadata__", None)
+    _check_entries(path, header, total - 8 - size)
     return header, 8 + size
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"'{twice}' stands in it twice")
+    return entries
+
+
+def _whole_numbers(value: Any, count: int | None = None) -> bool:
+    return (
+        isinstance(value, list)
+        and (count is None or len(value) == count)
+        and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+    )
+
+
+def _check_entries(path: Path, header: dict[str, Any], data_bytes: int) -> None:
+    ends: list[tuple[int, int, str]] = []
+    for name, entry in header.items():
+        if not (
+            isinstance(entry, dict)
+            and isinstance(entry.get("dtype"), str)
+            and _whole_numbers(entry.get("shape"))
+            and len(entry["shape"]) <= 64
+            and _whole_numbers(entry.get("data_offsets"), 2)
+        ):
+            raise CheckpointError(
+                f"{path}: the header's entry for '{name}' lacks a dtype, a shape or two offsets."
+            )
+        begin, end = entry["data_offsets"]
+        bits = SAFETENSORS_BITS.get(entry["dtype"])
+        if bits is None:
+            raise CheckpointError(
+                f"{path}: tensor '{name}' has the unknown type {entry['dtype']!r} "
+                f"(known: {', '.join(SAFETENSORS_BITS)})."
+            )
+        if math.prod(entry["shape"]) * bits != 8 * (end - begin):
+            raise CheckpointError(
+                f"{path}: the header lies about tensor '{name}': shape {entry['shape']} of type "
+                f"{entry['dtype']} does not fill offsets {begin} to {end}."
+            )
+        ends.append((begin, end, name))
+    reached = 0
+    for begin, end, name in sorted(ends):
+        if begin != reached:
+            raise CheckpointError(
+                f"{path}: the header lies about tensor '{name}': it begins at byte {begin} of the "
+                f"data, where the tensors before it end at {reached}."
+            )
+        reached = end
+    if reached != data_bytes:
+        raise CheckpointError(
+            f"{path} holds {data_bytes} bytes of data, but its header promises {reached}: the "
+            "file is truncated or damaged. Fetch or save it again."
+        )
 
 
 def _tensor_line(path: Path, name: str, entry: dict[str, Any], data: int) -> str:

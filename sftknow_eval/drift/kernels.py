@@ -242,6 +242,7 @@ def sweep(
     p: Any,
     s: Any,
     values: Any,
+    kept: Any,
     order: int,
     arithmetic: int,
     stream: Any,
@@ -252,16 +253,17 @@ def sweep(
 ) -> None:
     """Restore one block for every threshold: `out` holds one block after the other.
 
-    `values` holds the base's values in the fine-tune's type; `p` as stored, for the keys.
+    `p` and `s` are for the keys; `values` and `kept` are the base's values, cast to the
+    fine-tune's type, and the fine-tune's, both as integers of their bits.
     """
-    for first in range(0, s.size, SUB_BLOCK):
-        last = min(s.size, first + SUB_BLOCK)
+    size = kept.size
+    for first in range(0, size, SUB_BLOCK):
+        last = min(size, first + SUB_BLOCK)
         block = keys[: last - first]
         fill_keys(p[first:last], s[first:last], order, arithmetic, stream, start + first, block)
         for j in range(thresholds.size):
-            begin = j * s.size + first
-            piece = out[begin : begin + last - first]
-            restore(block, thresholds[j], values[first:last], s[first:last], piece)
+            piece = out[j * size + first : j * size + last]
+            restore(block, thresholds[j], values[first:last], kept[first:last], piece)
 
 
 @_compile

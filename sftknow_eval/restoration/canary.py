@@ -1,0 +1,200 @@
+"""The canary: does a model compute with the weights that the restoration says?
+
+What a loader received proves the blend; it does not prove that a layer uses it. So rows of
+every weight matrix, as it computes, are compared with rows of the tensors that were handed
+to the loader. Rows are compared by content, without names: engines fuse matrices (q, k and
+v), transpose, reorder and slice them, each in its own way, but a row stays a row.
+
+Of a row, the values in some columns are taken: in all of them up to 256, in 64 beyond. With
+tensor parallelism a worker holds some rows of a matrix, or the columns of its share of all
+rows: both forms are expected.
+
+Legend: N rows, K columns, C columns taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import xxhash
+from numpy.typing import NDArray
+
+from sftknow_eval.errors import CheckpointError
+
+Hashes = NDArray[np.uint64]
+
+_ALL_COLUMNS = 256
+_RUNS, _RUN = 4, 16
+_CHUNK = 1 << 14
+
+
+def columns_of(k: int) -> torch.Tensor:
+    """Return which of `k` columns are taken: short runs, spread over the row."""
+    if k <= _ALL_COLUMNS:
+        return torch.arange(k)
+    starts = torch.linspace(0, k - _RUN, _RUNS).long()
+    return (starts[:, None] + torch.arange(_RUN)).reshape(-1)
+
+
+def row_hashes(rows_NC: torch.Tensor, k: int) -> Hashes:
+    """Return a 64-bit hash of each row of values taken from rows of `k` columns.
+
+    Zeros count as positive: a product with an identity matrix loses their sign.
+    """
+    rows_NC = rows_NC.detach().cpu()
+    random = np.random.default_rng(k)
+    factors_C = random.integers(1 << 62, size=rows_NC.shape[1], dtype=np.uint64) | np.uint64(1)
+    found = []
+    for chunk in rows_NC.split(_CHUNK):
+        values = (chunk.to(torch.float32) + 0.0).contiguous().view(torch.int32).numpy()
+        mixed = values.view(np.uint32).astype(np.uint64)
+        found.append((mixed * factors_C).sum(axis=1, dtype=np.uint64))
+    hashes = np.concatenate(found) if found else np.zeros(0, np.uint64)
+    return hashes ^ (hashes >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a matrix as a model computes with it, in the columns taken.
+
+    Attributes:
+        where: name of the layer.
+        rows_NC: the values.
+        k: columns of the whole row.
+    """
+
+    where: str
+    rows_NC: torch.Tensor
+    k: int
+
+    @classmethod
+    def of(cls, where: str, matrix: torch.Tensor) -> Iterator[Rows]:
+        """Yield the rows of a matrix, or of each matrix in a stack of them."""
+        k = matrix.shape[-1]
+        for part in matrix.detach().reshape(-1, *matrix.shape[-2:]):
+            yield cls(where, part.index_select(1, columns_of(k).to(part.device)), k)
+
+
+@dataclass
+class _Tensor:
+    forms: list[Hashes]
+    checked: bool
+
+
+@dataclass
+class Expectation:
+    """What the tensors handed to a loader look like from within the model.
+
+    Attributes:
+        dtype: in which the model computes.
+        ranks: workers that share each matrix.
+        rank: which of them this is.
+    """
+
+    dtype: torch.dtype
+    ranks: int = 1
+    rank: int = 0
+    _tensors: dict[str, list[_Tensor]] = field(default_factory=dict)
+    _vectors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def add(self, name: str, tensor: torch.Tensor, *, checked: bool) -> None:
+        """Note a tensor of the checkpoint.
+
+        Args:
+            name: in the checkpoint.
+            tensor: as handed to the loader.
+            checked: the model must be seen to compute with it.
+        """
+        if not tensor.is_floating_point():
+            return
+        if tensor.dim() < 2:
+            if checked:
+                self._vectors[name] = tensor.to(self.dtype, copy=True).reshape(-1)
+            return
+        parts = tensor.reshape(-1, *tensor.shape[-2:])
+        self._tensors[name] = [_Tensor(list(self._forms(part)), checked) for part in parts]
+
+    def _forms(self, matrix: torch.Tensor) -> Iterator[Hashes]:
+        """Yield the row hashes of a matrix and its transpose, whole and in a worker's share."""
+        for oriented in (matrix, matrix.t()):
+            k = oriented.shape[1]
+            shares = {(0, k)}
+            if self.ranks > 1 and k % self.ranks == 0:
+                shares.add((self.rank * (k // self.ranks), k // self.ranks))
+            for start, width in sorted(shares):
+                taken = oriented.index_select(1, start + columns_of(width))
+                yield row_hashes(taken.to(self.dtype), width)
+
+    def check(
+        self, rows: Iterable[Rows], vectors: Iterable[torch.Tensor], *, whole: bool = True
+    ) -> str:
+        """Compare with what a model computes with, and return the checksum of that.
+
+        Args:
+            rows: of every matrix.
+            vectors: every vector of weights.
+            whole: this worker holds (its share of) every tensor, as without pipelines.
+
+        Raises:
+            CheckpointError: names a layer that computes with other weights, or a tensor that
+                no layer computes with.
+        """
+        forms = [f for parts in self._tensors.values() for part in parts for f in part.forms]
+        known = np.unique(np.concatenate([np.zeros(0, np.uint64), *forms]))
+        seen: list[Hashes] = []
+        for entry in rows:
+            hashes = row_hashes(entry.rows_NC.to(self.dtype), entry.k)
+            foreign = ~np.isin(hashes, known)
+            if foreign.any():  # padding is zero, and nothing else may differ
+                values = entry.rows_NC[torch.from_numpy(np.flatnonzero(foreign))]
+                self._refuse_foreign(entry.where, values)
+            seen.append(hashes)
+        used = np.unique(np.concatenate([np.zeros(0, np.uint64), *seen]))
+        packed = [(v.to(self.dtype) + 0.0).cpu().reshape(-1) for v in vectors]
+        if whole:
+            self._refuse_unused(used, packed)
+        state = xxhash.xxh3_128(used.tobytes())
+        for digest in sorted(xxhash.xxh3_64_digest(_raw(vector)) for vector in packed):
+            state.update(digest)
+        return state.hexdigest()
+
+    def _refuse_foreign(self, where: str, rows: torch.Tensor) -> None:
+        wrong = int((rows != 0).any(dim=1).sum())
+        if wrong:
+            raise CheckpointError(
+                f"The canary failed: the layer '{where}' computes with {wrong} rows of weights "
+                "that are not those of the restored model. The engine is ended, as its answers "
+                "would be of no known model. Write the restored model with 'sftknow restore' "
+                "and load that."
+            )
+
+    def _refuse_unused(self, used: Hashes, packed: list[torch.Tensor]) -> None:
+        for name, parts in self._tensors.items():
+            for part in parts:
+                if not part.checked:
+                    continue
+                shares = [float(np.isin(form, used).mean()) for form in part.forms]
+                if max(shares) < (1.0 if self.ranks == 1 else 1e-9):
+                    raise _unused(name)
+        held = {_raw(vector) for vector in packed}
+        for name, vector in self._vectors.items():
+            size = vector.numel() // self.ranks
+            share = vector[self.rank * size :][:size] if self.ranks > 1 else vector
+            needles = {_raw(vector + 0.0), _raw(share + 0.0)}
+            if not needles & held and not any(n in hay for n in needles for hay in held):
+                raise _unused(name)
+
+
+def _raw(vector: torch.Tensor) -> bytes:
+    return vector.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _unused(name: str) -> CheckpointError:
+    return CheckpointError(
+        f"The canary failed: no layer computes with the restored tensor '{name}'. The engine is "
+        "ended, as its answers would be of no known model. Write the restored model with "
+        "'sftknow restore' and load that."
+    )
