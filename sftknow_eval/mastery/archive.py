@@ -53,7 +53,8 @@ class FactFiles:
                 f"The data {source} does not exist. Give a folder or zip that holds "
                 "dataset/{train,dev,test}/P*.json, or leave it out to use EntityQuestions."
             )
-        found = [match for name in names if (match := _FACT_FILE.fullmatch(name))]
+        # A name can come twice: matched by two patterns, or stored twice in a zip.
+        found = [m for name in dict.fromkeys(names) if (m := _FACT_FILE.fullmatch(name))]
         self._root = self._only_root({match["root"] for match in found})
         self.relations = {
             split: sorted(

@@ -33,7 +33,7 @@ def read_relations(content: bytes, name: str) -> dict[str, Relation]:
     try:
         root = yaml.compose(content, _Loader)
         listed = yaml.load(content, _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"{name} is not YAML: {error}") from error
     if not isinstance(root, yaml.MappingNode) or not listed:
         raise DataError(f"{name} lists no relations. Give one a line: {_EXAMPLE}")
@@ -42,8 +42,9 @@ def read_relations(content: bytes, name: str) -> dict[str, Relation]:
         faults += [f"{key}: {fault}" for fault in _entry_faults(key, entry)]
     if faults:
         raise DataError(
-            f"{name} cannot be used as a relation list:\n{shown(faults)}\n"
-            f"An entry looks like this: {_EXAMPLE}"
+            f"{name} cannot be used as a relation list:\n"
+            + "\n".join(f"- {fault}" for fault in faults)
+            + f"\nAn entry looks like this: {_EXAMPLE}"
         )
     return {
         key: Relation(key, *(listed[key][field] for field in _FIELDS))
@@ -102,18 +103,22 @@ def no_text(value: Any) -> str | None:
 
 
 def shown(faults: Sequence[str]) -> str:
-    """Return the first faults, one a line, and how many more there are."""
+    """Return the first ten faults, one a line, and how many more there are."""
     more = [f"... and {len(faults) - _SHOWN:,} more"] if len(faults) > _SHOWN else []
-    return "\n".join(f"- {fault}" for fault in [*faults[:_SHOWN], *more])
+    return "\n".join([*(f"- {fault}" for fault in faults[:_SHOWN]), *more])
 
 
-def _repeated(root: yaml.MappingNode) -> Iterator[str]:
+def _repeated(root: yaml.MappingNode, within: str | None = None) -> Iterator[str]:
+    # YAML readers keep the last of two equal keys and say nothing.
+    at = f"{within}: " if within else ""
     lines: dict[str, int] = {}
-    for key, _ in root.value:
-        line = key.start_mark.line + 1
-        if str(key.value) in lines:
-            yield f"line {line}: {key.value} stands already in line {lines[key.value]}"
-        lines.setdefault(str(key.value), line)
+    for key, value in root.value:
+        line, name = key.start_mark.line + 1, str(key.value)
+        if name in lines:
+            yield f"line {line}: {at}{name} stands already in line {lines[name]}"
+        lines.setdefault(name, line)
+        if within is None and isinstance(value, yaml.MappingNode):
+            yield from _repeated(value, within=name)
 
 
 def _entry_faults(key: Any, entry: Any) -> Iterator[str]:
