@@ -17,7 +17,9 @@ from sftknow_eval.restoration.checkpoint import INDEX
 TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 
-def llama_shapes(layers: int = 2, hidden: int = 16, vocabulary: int = 40) -> dict[str, tuple[int, ...]]:
+def llama_shapes(
+    layers: int = 2, hidden: int = 16, vocabulary: int = 40
+) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a tiny Llama."""
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (vocabulary, hidden),
