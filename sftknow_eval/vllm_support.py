@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,6 +60,20 @@ def prepare_environment() -> None:
     extra = _CPU_ENVIRONMENT if is_cpu_build() else _GPU_ENVIRONMENT
     for name, value in (_ENVIRONMENT | extra).items():
         os.environ.setdefault(name, value)
+    _let_vllm_look_at_llvmlite()
+
+
+def _let_vllm_look_at_llvmlite() -> None:
+    """Let vLLM start an engine on the CPU where numba was imported before.
+
+    At the start of an engine vLLM 0.32 looks through the attributes of all modules, `__dict__`
+    included. llvmlite's handle of its library takes every such name for a C function, so that
+    vLLM finds something else than a dictionary there and fails.
+    """
+    ffi = sys.modules.get("llvmlite.binding.ffi")
+    functions = getattr(getattr(ffi, "lib", None), "_fntab", None)
+    if isinstance(functions, dict):
+        functions.setdefault("__dict__", {})
 
 
 def import_vllm(needed_for: str) -> Any:
