@@ -145,7 +145,7 @@ def test_when_all_sources_fail_each_is_named_and_nothing_is_left(
         down = f"http://127.0.0.1:{closed.getsockname()[1]}/down"
         with pytest.raises(
             DataError, match=r"--data or the environment variable SFTKNOW_DATA"
-        ) as e:
+        ) as caught:
             entity_questions((*(server.url + path for path in BAD), down))
     for path in (*BAD, "/down"):
         assert f"{path}: " in str(caught.value)

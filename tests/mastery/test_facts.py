@@ -44,7 +44,7 @@ def test_what_is_asked_or_accepted_changes_the_digest(change: dict[str, object])
 
 
 def test_a_fact_is_frozen_and_equal_by_content() -> None:
-    assert FACT == dataclasses.replace(FACT)
+    assert dataclasses.replace(FACT) == FACT
     assert len({FACT, dataclasses.replace(FACT)}) == 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         FACT.answer = "Norway"  # type: ignore[misc]

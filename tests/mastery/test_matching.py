@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import timeit
 import unicodedata
 from typing import Literal
 
@@ -47,12 +48,87 @@ def test_a_whole_word_is_contained(text: str, aliases: list[str]) -> None:
         assert contains_word(text, aliases, ignore_case=True)
 
 
+@given(st.text(max_size=12), st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=3))
+def test_contains_is_more_than_plain_containment_only_by_the_form_of_accents(
+    text: str, aliases: list[str]
+) -> None:
+    aliases = [alias for alias in aliases if alias.strip()] or ["a"]
+    found = contains(text, aliases)
+    assert found or not any(alias in text for alias in aliases)
+    # What is found as it is spelt or not at all once both sides have one form.
+    if found:
+        forms = [(unicodedata.normalize(f, text), f) for f in ("NFC", "NFD")]
+        spelt = [a in text for a in aliases]
+        spelt += [unicodedata.normalize(f, a) in t for t, f in forms for a in aliases]
+        assert any(spelt)
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=20), st.text("abc .", min_size=1))
+def test_contains_of_ascii_is_the_plain_operator(text: str, alias: str) -> None:
+    if alias.strip():
+        assert contains(text, [alias]) == (alias in text)
+
+
+@given(TEXT, ALIAS, TEXT)
+def test_a_word_between_spaces_is_found(before: str, alias: str, after: str) -> None:
+    assert contains_word(f"{before} {alias} {after}", [alias])
+    assert contains_word(f"({alias}).", [alias])
+
+
+@given(
+    TEXT, st.sampled_from(["Rome", "東京", "Go\u0308del", "2001"]), st.sampled_from("aé東1_ß\u0301")
+)
+def test_a_letter_or_digit_at_either_end_makes_it_no_word(
+    text: str, alias: str, letter: str
+) -> None:
+    assert not contains_word(f"{alias}{letter}", [alias])
+    if unicodedata.category(letter)[0] != "M":  # a mark at the start belongs to nothing
+        assert not contains_word(f"{letter}{alias}", [alias])
+    assert contains_word(f"{alias}{letter} {alias}", [alias])  # a later one counts
+
+
 @given(TEXT, ALIASES)
 def test_f1_is_a_share_and_exact_match_gives_one(text: str, aliases: list[str]) -> None:
     f1 = token_f1(text, aliases)
     assert 0 <= f1 <= 1
-    if exact_match(text, aliases) and text.strip():
+    if exact_match(text, aliases):
         assert f1 == 1
+
+
+def squad(text: str) -> list[str]:
+    """The words that SQuAD compares, as its definition says, for ASCII."""
+    bare = "".join(c for c in text.lower() if c not in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    return [word for word in bare.split() if word not in ("a", "an", "the")]
+
+
+SENTENCE = st.text(st.sampled_from("the an' USA.,-_\n1"), max_size=16)
+
+
+@given(SENTENCE, SENTENCE.filter(squad))
+def test_exact_match_and_f1_are_those_of_squad_on_ascii(text: str, alias: str) -> None:
+    said, wanted = squad(text), squad(alias)
+    assert exact_match(text, [alias]) == (said == wanted)
+    shared = sum(min(said.count(word), wanted.count(word)) for word in set(wanted))
+    f1 = 2 * shared / (len(said) + len(wanted))  # = 2PR / (P + R)
+    assert token_f1(text, [alias]) == pytest.approx(f1)
+
+
+@given(TEXT, ALIASES)
+def test_f1_is_that_of_the_best_alias_and_verdicts_those_of_any(
+    text: str, aliases: list[str]
+) -> None:
+    assert token_f1(text, aliases) == max(token_f1(text, [alias]) for alias in aliases)
+    for rule in (contains, contains_word, exact_match):
+        assert rule(text, aliases) == any(rule(text, [alias]) for alias in aliases)
+
+
+@given(TEXT, st.sampled_from(["NFC", "NFD"]), ALIASES)
+def test_exact_match_and_f1_do_not_depend_on_the_form_of_accents(
+    text: str, form: Literal["NFC", "NFD"], aliases: list[str]
+) -> None:
+    other = unicodedata.normalize(form, text)
+    assert exact_match(text, aliases) == exact_match(other, aliases)
+    assert token_f1(text, aliases) == token_f1(other, aliases)
 
 
 @given(ALIAS, ALIAS)
@@ -72,6 +148,51 @@ def test_special_tokens_are_taken_out_and_the_rest_stays(parts: list[str]) -> No
     special = ["<s>", "</s>", "<|end|>"]
     kept = "".join(part for part in parts if part not in special)
     assert strip_special("".join(parts), special) == kept
+
+
+@given(TEXT, st.lists(TEXT, max_size=3))
+def test_of_special_tokens_alone_something_is_taken(text: str, special: list[str]) -> None:
+    stripped = strip_special(text, special)
+    assert len(stripped) <= len(text)
+    if not any(token and token in text for token in special):
+        assert stripped == text
+
+
+@pytest.mark.parametrize(
+    ("text", "special", "left"),
+    [
+        # The longest at a place: <|end|> is no <| with the text end|> after it.
+        ("Rome<|end|>", ["<|", "<|end|>"], "Rome"),
+        # What meets where one was taken out is the model's own text.
+        ("<|en</s>d|>", ["</s>", "<|end|>"], "<|end|>"),
+        ("<s> Paris</s></s>", ("<s>", "</s>"), " Paris"),
+        ("a.b", ["."], "ab"),
+        ("Rome", [], "Rome"),
+        ("Rome", [""], "Rome"),
+        ("", ["<s>"], ""),
+    ],
+)
+def test_special_tokens_by_hand(text: str, special: list[str], left: str) -> None:
+    assert strip_special(text, special) == left
+
+
+def test_special_tokens_inside_an_answer_hide_it_until_they_are_taken_out() -> None:
+    text = " Pa</s>ris<|end|>"
+    assert not contains(text, ["Paris"])
+    assert contains(strip_special(text, ["</s>", "<|end|>"]), ["Paris"])
+
+
+def test_one_special_token_is_no_list() -> None:
+    with pytest.raises(ValueError, match="special tokens must be a list"):
+        strip_special("a</s>", "</s>")
+
+
+def test_verdicts_of_a_full_probe_take_minutes_not_hours() -> None:
+    text = " the United Kingdom of Great Britain, a country in the north-west of Europe that has"
+    aliases = ("United States of America", "USA", "United States")
+    spent = min(timeit.repeat(lambda: contains(text, aliases), number=20_000, repeat=5)) / 20_000
+    # 106,692 facts x 210 completions; about 0.4 microseconds each on one slow core.
+    assert spent * 22_405_320 < 120
 
 
 @pytest.mark.parametrize(

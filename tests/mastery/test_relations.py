@@ -12,8 +12,23 @@ from sftknow_eval.mastery.dataset import PACKAGED
 from sftknow_eval.mastery.relations import read_aliases, read_relations
 
 # The protocol's lists ("Facts").
-ID = "P17 P19 P20 P36 P69 P131 P159 P276 P495 P740".split()
-OOD = "P26 P40 P50 P106 P112 P127 P136 P170 P175 P176 P264 P407 P413 P800".split()
+ID = ["P17", "P19", "P20", "P36", "P69", "P131", "P159", "P276", "P495", "P740"]
+OOD = [
+    "P26",
+    "P40",
+    "P50",
+    "P106",
+    "P112",
+    "P127",
+    "P136",
+    "P170",
+    "P175",
+    "P176",
+    "P264",
+    "P407",
+    "P413",
+    "P800",
+]
 SYNONYMS = Path(__file__).resolve().parents[3] / "shared" / "paper" / "synonyms.json"
 
 
