@@ -50,12 +50,21 @@ def lm_eval(context: typer.Context) -> None:
     harness = HarnessCLI()
     arguments = harness.parse_args()
     _add_tasks(arguments)
-    if getattr(arguments, "model", None) == "vllm":
+    _import_model(getattr(arguments, "model", None))
+    _move_base(arguments)
+    harness.execute(arguments)
+
+
+def _import_model(name: str | None) -> None:
+    """Import a model that lm-eval cannot import by itself."""
+    if name == "vllm":
         from sftknow_eval.evaluation.engines import import_vllm_model
 
         import_vllm_model()
-    _move_base(arguments)
-    harness.execute(arguments)
+    elif name:
+        from sftknow_eval.restoration.lm_eval_models import make_known
+
+        make_known(name)
 
 
 def _add_tasks(arguments: Namespace) -> None:

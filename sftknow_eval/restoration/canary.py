@@ -48,7 +48,7 @@ def row_hashes(rows_NC: torch.Tensor, k: int) -> Hashes:
     random = np.random.default_rng(k)
     factors_C = random.integers(1 << 62, size=rows_NC.shape[1], dtype=np.uint64) | np.uint64(1)
     found = []
-    for chunk in rows_NC.split(_CHUNK):
+    for chunk in torch.split(rows_NC, _CHUNK):
         values = (chunk.to(torch.float32) + 0.0).contiguous().view(torch.int32).numpy()
         mixed = values.view(np.uint32).astype(np.uint64)
         found.append((mixed * factors_C).sum(axis=1, dtype=np.uint64))

@@ -19,12 +19,13 @@ from unittest import mock
 import torch
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
-from transformers import modeling_utils
+from transformers import core_model_loading, modeling_utils
 
 from sftknow_eval.errors import CheckpointError, SettingsError
 from sftknow_eval.models import locate_model
 from sftknow_eval.restoration.canary import Expectation, Rows
 from sftknow_eval.restoration.checkpoint import Checkpoint, StoredTensor
+from sftknow_eval.restoration.ended import EndedEngine
 from sftknow_eval.restoration.mask import Mask
 from sftknow_eval.restoration.on_load import Blender, Choice, LoadReport
 from sftknow_eval.restoration.recipe import Recipe
@@ -37,20 +38,6 @@ _DTYPES = {
     "F16": torch.float16,
     "F32": torch.float32,
 }
-
-
-class EndedEngine:
-    """Stands where a model was whose weights are of no known model: any use is an error."""
-
-    def __init__(self, why: str) -> None:
-        self.why = why
-
-    def __getattr__(self, name: str) -> Any:
-        raise CheckpointError(f"The engine was ended: {self.why}")
-
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        """Refuse."""
-        raise CheckpointError(f"The engine was ended: {self.why}")
 
 
 class _Lazy:
@@ -78,7 +65,7 @@ def blended_loading(blender: Callable[[Any], Blender]) -> Iterator[list[Any]]:
     Args:
         blender: returns the blender for a model without weights.
     """
-    genuine = modeling_utils.convert_and_load_state_dict_in_model
+    genuine = core_model_loading.convert_and_load_state_dict_in_model
     settings: list[Any] = []
 
     def load(*, model: Any, state_dict: Mapping[str, Any], load_config: Any, **more: Any) -> Any:
@@ -100,35 +87,19 @@ class RestoredHF(HFLM):  # type: ignore[misc]
     Args:
         pretrained: the fine-tune: local folder or hub id.
         base: its base.
-        ratio: percent of weights to restore; or a `recipe` or `mask` file instead.
-        kwargs: anything that lm-eval's `hf` takes.
+        kwargs: `ratio` (percent), or a `recipe` or `mask` file, and what else `on_load.Choice`
+            knows; anything that lm-eval's `hf` takes.
     """
 
-    def __init__(
-        self,
-        pretrained: str,
-        base: str,
-        base_revision: str | None = None,
-        ratio: float | None = None,
-        recipe: str | None = None,
-        mask: str | None = None,
-        region: str = "transformer",
-        layers: str | int | None = None,
-        order: str = "top",
-        order_seed: int = 0,
-        arithmetic: str = "float32",
-        **kwargs: Any,
-    ) -> None:
+    _model: Any
+
+    def __init__(self, pretrained: str, base: str, **kwargs: Any) -> None:
         if refused := [name for name in _OTHER_WEIGHTS if kwargs.get(name)]:
             raise SettingsError(
                 f"{NAME} restores the checkpoint's own weights and takes no {refused[0]}. Write "
                 "the restored model with 'sftknow restore' and load that with --model hf."
             )
-        choice = Choice(
-            **{"base": base, "base_revision": base_revision, "ratio": ratio, "recipe": recipe},
-            **{"mask": mask, "region": region, "layers": layers, "order": order},
-            **{"order_seed": order_seed, "arithmetic": arithmetic},
-        )
+        choice, kwargs = Choice.taken_from({"base": base, **kwargs})
         revision = kwargs.get("revision")
         self._finetuned = locate_model(pretrained, revision)
         _refuse_adapter(self._finetuned)
@@ -151,7 +122,7 @@ class RestoredHF(HFLM):  # type: ignore[misc]
                 f"transformers loaded weights {len(blenders)} times in a way that can be "
                 "restored; expected once. Write the restored model with 'sftknow restore'."
             )
-        self._load_config = settings[0]
+        self._load_config: Any = settings[0]
         with blenders[0] as blender:
             self._report = verified(self._model, blender)
 
@@ -167,7 +138,7 @@ class RestoredHF(HFLM):  # type: ignore[misc]
             CheckpointError: it failed. The model is gone then: half of its weights may be of
                 one restoration and half of another.
         """
-        model = self._model
+        model: Any = self._model
         expectation = Expectation(next(model.parameters()).dtype)
         try:
             with Blender(self._base, restoration, expectation) as blender:
@@ -203,7 +174,7 @@ def load_in_place(model: Any, folder: Path, blender: Blender, load_config: Any) 
             name: _Lazy(name, _reader(checkpoint, stored), blender)
             for name, stored in checkpoint.tensors.items()
         }
-        info, _ = modeling_utils.convert_and_load_state_dict_in_model(
+        info, _ = core_model_loading.convert_and_load_state_dict_in_model(
             model=model, state_dict=lazy, load_config=settings, disk_offload_index=None
         )
         if info.mismatched_keys or info.conversion_errors or info.error_msgs:

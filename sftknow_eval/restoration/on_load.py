@@ -79,9 +79,15 @@ class Choice:
                 )
 
     @classmethod
-    def names(cls) -> list[str]:
-        """Return the names of all arguments."""
-        return [field.name for field in dataclasses.fields(cls)]
+    def taken_from(cls, arguments: Mapping[str, Any]) -> tuple[Choice, dict[str, Any]]:
+        """Return the choice that a model's arguments make, and the arguments left.
+
+        Raises:
+            SettingsError: not one of ratio, recipe and mask, or an unknown region or order.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        ours = {name: value for name, value in arguments.items() if name in names}
+        return cls(**ours), {name: v for name, v in arguments.items() if name not in names}
 
     def given(self) -> dict[str, Any]:
         """Return the arguments that are not at their defaults."""
