@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
+
+from sftknow_eval.cli.tables import simple_table
 
 _STRATA = range(5)
 
@@ -86,10 +87,7 @@ def pull(
 
 def show_groups(console: Console, summary: dict[str, Any]) -> None:
     """Print facts per stratum for each domain and split, as in the paper's Tables 1 and 8."""
-    grid = Table(title="Facts per stratum", title_justify="left")
-    grid.add_column("facts of")
-    for name in (*(f"stratum {i}" for i in _STRATA), "all", "mean R"):
-        grid.add_column(name, justify="right")
+    grid = simple_table("Facts per stratum", ("facts of", *map(str, _STRATA), "all", "mean R"))
     for group in summary["groups"]:
         grid.add_row(f"{group['domain'].upper()} {group['split']}", *_cells(group))
     console.print(grid)
@@ -135,10 +133,8 @@ def _listing(values: dict[str, Any]) -> str:
 
 
 def _show_relations(console: Console, summary: dict[str, Any]) -> None:
-    grid = Table(title="By relation", title_justify="left")
-    grid.add_column("relation")
-    for name in (*map(str, _STRATA), "all", "mean R", "best template"):
-        grid.add_column(name, justify="right")
+    columns = ("relation", *map(str, _STRATA), "all", "mean R", "best template")
+    grid = simple_table("By relation and stratum", columns)
     for row in summary["relations"]:
         first, second = row["best_templates"]
         best = f"{first['index']}"
@@ -149,11 +145,17 @@ def _show_relations(console: Console, summary: dict[str, Any]) -> None:
 
 
 def _show_templates(console: Console, summary: dict[str, Any]) -> None:
-    grid = Table(title="Correct samples by template, in percent", title_justify="left")
-    grid.add_column("template", justify="right")
-    for row in summary["templates"]:
-        grid.add_column(row["relation"], justify="right")
-    for index in range(summary["probe"]["n_templates"]):
-        rates = [100 * row["n_correct"][index] / row["n_samples"] for row in summary["templates"]]
-        grid.add_row(str(index), *(f"{rate:.1f}" for rate in rates))
-    console.print(grid)
+    """Print the success of each template, as many relations side by side as fit."""
+    rows = summary["templates"]
+    fitting = max(1, (console.width - len("template")) // len("  100.0"))
+    for start in range(0, len(rows), fitting):
+        block = rows[start : start + fitting]
+        grid = simple_table(
+            "Correct samples by template, in percent",
+            ("template", *(row["relation"] for row in block)),
+            left=0,
+        )
+        for index in range(summary["probe"]["n_templates"]):
+            rates = [100 * row["n_correct"][index] / row["n_samples"] for row in block]
+            grid.add_row(str(index), *(f"{rate:.1f}" for rate in rates))
+        console.print(grid)
