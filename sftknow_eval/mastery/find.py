@@ -146,7 +146,7 @@ def _not_found(base: str | None, model: str | None, tables: list[CachedTable]) -
     known = sorted({table.meta.base for table in tables})
     return (
         f"{about}. Make one with 'sftknow probe {base or 'BASE'} --out DIR' (BASE is the model "
-        "before fine-tuning; name it in the model args as base=BASE), or name a table with "
-        f'--metadata \'{{"mastery": "PATH"}}\' or {ENVIRONMENT}=PATH. '
+        "before fine-tuning; the tasks take its name as --metadata base=BASE), or name a table "
+        f'with --metadata \'{{"mastery": "PATH"}}\' or {ENVIRONMENT}=PATH. '
         f"The cache {cache_dir() / 'mastery'} holds tables of: {', '.join(known) or 'none'}."
     )
