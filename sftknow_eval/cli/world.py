@@ -24,6 +24,12 @@ def world(
     from sftknow_eval.world.build import build_world
     from sftknow_eval.world.settings import world_settings
 
+    Console(stderr=True, highlight=False).print(
+        f"Mini-world '{size}', seed {seed}: facts, text, tokenizer, then pre-training on one core "
+        f"({'about a minute' if size == 'demo' else 'some seconds'}).",
+        markup=False,
+        soft_wrap=True,
+    )
     with _Progress() as progress:
         folder, reused = build_world(out, world_settings(size, seed), progress.show)
     if as_json:

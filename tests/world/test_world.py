@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import json
 import math
+import os
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -188,6 +190,24 @@ class TestFolder:
 
         with pytest.raises(KeyboardInterrupt):
             build_world(tmp_path / "world", SMALL, cut)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_full_disk_is_said_so_and_leaves_nothing(self, tmp_path: Path) -> None:
+        # What the world writes is larger than the files that this process may write.
+        code = (
+            "import resource, signal, sys; from pathlib import Path\n"
+            "import sftknow_eval.world.build as build, test_world\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+            "build.build_world(Path(sys.argv[1]), test_world.SMALL)\n"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "world")],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        )
+        assert "OutOfSpace: No space left while writing the mini-world" in ended.stderr
         assert list(tmp_path.iterdir()) == []
 
     def test_a_finished_world_is_reused_untouched(self, small_world: Path) -> None:
