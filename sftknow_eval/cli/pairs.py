@@ -1,14 +1,18 @@
-"""What the verbs on a pair of checkpoints share: lists of numbers and progress bars."""
+"""What the verbs on a pair of checkpoints share: lists of numbers, regions and progress bars."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from sftknow_eval.errors import SettingsError
+
+if TYPE_CHECKING:
+    from sftknow_eval.restoration.regions import Region
 
 
 def split_numbers(option: str, text: str) -> list[float]:
@@ -25,6 +29,28 @@ def split_numbers(option: str, text: str) -> list[float]:
     if wrong:
         raise SettingsError(f"{option} {text!r}: {wrong[0]:g} is not from 0 to 100 percent.")
     return numbers
+
+
+def chosen_region(
+    name: str, layers: str | None, include: list[str] | None, exclude: list[str] | None
+) -> Region:
+    """Return the region that the options name.
+
+    Raises:
+        SettingsError: an option that no region has.
+    """
+    from sftknow_eval.restoration.regions import REGIONS, Region, parse_layers
+
+    if name not in REGIONS:
+        raise SettingsError(f"--region {name!r}: expected one of {', '.join(REGIONS)}.")
+    return Region.model_validate(
+        {
+            "name": name,
+            "layers": parse_layers(layers) if layers else None,
+            "include": tuple(include or ()),
+            "exclude": tuple(exclude or ()),
+        }
+    )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from sftknow_eval.cli.pairs import shown_progress, split_numbers
+from sftknow_eval.cli.pairs import chosen_region, shown_progress, split_numbers
 from sftknow_eval.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def restore(
                 pair = match(*models, recipes[0].region)
                 check_recipe(recipes[0], pair)
             else:
-                chosen = _region(region, layers, include, exclude)
+                chosen = chosen_region(region, layers, include, exclude)
                 pair = match(*models, chosen)
                 wanted = split_numbers("--ratios", ratios or "")
                 ranking = _ranking(order, arithmetic, seed)
@@ -91,23 +91,6 @@ def restore(
             if write_mask:
                 save_masks(pair, recipes, out)
     _show(results, as_json)
-
-
-def _region(
-    name: str, layers: str | None, include: list[str] | None, exclude: list[str] | None
-) -> Any:
-    from sftknow_eval.restoration.regions import REGIONS, Region, parse_layers
-
-    if name not in REGIONS:
-        raise SettingsError(f"--region {name!r}: expected one of {', '.join(REGIONS)}.")
-    return Region.model_validate(
-        {
-            "name": name,
-            "layers": parse_layers(layers) if layers else None,
-            "include": tuple(include or ()),
-            "exclude": tuple(exclude or ()),
-        }
-    )
 
 
 def _ranking(order: str, arithmetic: str, seed: int) -> Any:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from sftknow_eval.cli import demo, evaluate, facts, mastery, probe, restore, tasks, train, world
+from sftknow_eval.cli import (
+    demo,
+    drift,
+    evaluate,
+    facts,
+    mastery,
+    probe,
+    restore,
+    tasks,
+    train,
+    world,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -20,3 +31,4 @@ def register(app: typer.Typer) -> None:
     app.command("lm-eval", **tasks.PASS_THROUGH)(tasks.lm_eval)
     app.command("install-tasks")(tasks.install_tasks)
     app.command("restore")(restore.restore)
+    app.add_typer(drift.app, name="drift")

@@ -1,7 +1,7 @@
 """Restored checkpoints against a full stable sort of all elements, byte for byte.
 
-The expected checkpoints come from `restoration_pairs.reference`: all elements concatenated, sorted with
-a stable sort, base values copied in PyTorch.
+The expected checkpoints come from `restoration_pairs.reference`: all elements concatenated,
+sorted with a stable sort, base values copied in PyTorch.
 """
 
 from __future__ import annotations
