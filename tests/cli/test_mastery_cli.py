@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,7 @@ def _fact(relation: str, domain: str, split: str, row: int) -> Fact:
 
 
 def cells(out: str, first: str) -> list[list[str]]:
-    rows = [line.replace("│", "|").split("|") for line in out.splitlines() if first in line]
-    return [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    return [re.split(r"\s{2,}", row.strip()) for row in out.splitlines() if first in row]
 
 
 def test_the_table_is_shown_by_default(sftknow: Sftknow, table: Path) -> None:
