@@ -21,7 +21,10 @@ _SHOWN = 20
 
 def evaluate(
     finetuned: Annotated[str, typer.Argument(help="Fine-tuned model: a folder or a hub id.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for results.json, facts.parquet.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for results.json and facts.parquet; else eval-NAME."),
+    ] = None,
     base: Annotated[
         str | None,
         typer.Option(help="Its base; else as the training record or the mastery table says."),
@@ -46,7 +49,10 @@ def evaluate(
         str | None, typer.Option(help="paper, plain, chat or completion; else as recorded.")
     ] = None,
     num_fewshot: Annotated[int, typer.Option(help="Shots before each question.")] = 0,
-    backend: Annotated[str, typer.Option(help="hf or vllm.")] = "hf",
+    backend: Annotated[
+        str | None,
+        typer.Option(help="vllm or hf; default: vllm where it is installed and a GPU is there."),
+    ] = None,
     model_args: Annotated[
         str, typer.Option(help="More arguments of lm-eval's model, as key=value,key=value.")
     ] = "",
@@ -66,7 +72,7 @@ def evaluate(
     from sftknow_eval.evaluation.evaluate import EvaluationRequest
     from sftknow_eval.evaluation.evaluate import evaluate as run
     from sftknow_eval.evaluation.prompts import check_style
-    from sftknow_eval.mastery.backends import check_backend
+    from sftknow_eval.mastery.backends import check_backend, default_backend
 
     chosen = {
         **{"mastery": mastery, "data": data, "split": split, "facts": facts},
@@ -77,12 +83,13 @@ def evaluate(
         base=base,
         metadata={name: value for name, value in chosen.items() if value is not None},
         style=check_style(style) if style else None,
-        backend=check_backend(backend),
+        backend=check_backend(backend) if backend else default_backend()[0],
         engine_args=simple_parse_args_string(model_args),
         batch_size=batch_size,
         num_fewshot=num_fewshot,
         limit=limit,
     )
+    out = out or Path(f"eval-{Path(finetuned).resolve().name}")
     done = run(request, out)
     if as_json:
         typer.echo(json.dumps(done.summary, indent=2, sort_keys=True, ensure_ascii=False))
