@@ -51,6 +51,7 @@ class _Factors:
     b: str
     scaling: float
     transposed: bool
+    embedding: bool
 
 
 class MergedAdapter:
@@ -138,7 +139,8 @@ class MergedAdapter:
         weight, rank = self._base.tensors[target], self._own[name].shape[0]
         within = part_of(target, weight.shape).layer is not None
         conv = within and self.config.get("model_type") in _TRANSPOSED_MODELS
-        transposed = conv or kind == "lora_embedding_A"
+        embedding = kind == "lora_embedding_A"
+        transposed = conv or embedding
         shape = (self._own[other].shape[0], *self._own[name].shape[1:])
         if len(shape) != 2 or (shape[::-1] if transposed else shape) != weight.shape:
             raise CheckpointError(
@@ -150,7 +152,8 @@ class MergedAdapter:
                 f"{self._base.folder}: tensor '{target}' has the type {weight.dtype}; an adapter "
                 "can only be merged into bfloat16, float16 or float32."
             )
-        self._factors[target] = _Factors(name, other, self._scaling(module, rank), transposed)
+        scaling = self._scaling(module, rank)
+        self._factors[target] = _Factors(name, other, scaling, transposed, embedding)
 
     def _target(self, wanted: str, name: str) -> str:
         """Return the base's name of a tensor, with one prefix more or less if need be."""
@@ -181,13 +184,18 @@ class MergedAdapter:
 
         dtype = self._base.tensors[name].dtype
         with torch.inference_mode():
-            if name in self._replaced:
-                weight = self._tensor(self._replaced[name]).to(_torch_type(dtype))
+            # PEFT stores an embedding that it adapts as well: its own copy is the one it merges.
+            own = self._replaced.get(name)
+            if own is not None:
+                weight = self._tensor(own).to(_torch_type(dtype))
             else:
-                factors = self._factors[name]
                 weight = _as_torch(self._base.array(name), dtype)
+            factors = self._factors.get(name)
+            if factors is not None:
                 delta = self._tensor(factors.b).float() @ self._tensor(factors.a).float()
-                weight += (delta.T if factors.transposed else delta) * factors.scaling
+                delta = (delta.T if factors.transposed else delta) * factors.scaling
+                # Of an embedding, PEFT rounds the step before it adds it.
+                weight += delta.to(weight.dtype) if factors.embedding else delta
             return weight.contiguous().view(torch.uint8).reshape(-1).numpy()
 
     def _tensor(self, name: str) -> torch.Tensor:
