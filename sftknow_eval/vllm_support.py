@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ _CPU_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "passive",
     # On the CPU it warns a dozen times about GPU features that are off.
     "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
 _GPU_ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "WARNING"}
 
@@ -83,6 +85,8 @@ def import_vllm(needed_for: str) -> Any:
         MissingDependency: it is not installed, or lacks a package that it needs.
     """
     prepare_environment()
+    # Part of vLLM logs before it has set its logger up.
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
     try:
         return importlib.import_module("vllm")
     except ImportError as error:

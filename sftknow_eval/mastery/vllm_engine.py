@@ -15,9 +15,12 @@ import logging
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from sftknow_eval import vllm_support
 from sftknow_eval.errors import DataError, ModelError, SettingsError
@@ -119,13 +122,15 @@ def start_engine(
     added = cpu_defaults(folder, arguments, max_tokens) if on_cpu else {}
     logger.info("Starting vLLM with %s", added | arguments)
     set_threads = torch.set_num_threads
-    with _engine_log() as log:
+    with _engine_log() as log, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about vLLM's own code
         try:
             return LLM(str(folder), **added, **arguments)
         except Exception as error:
-            cause = _cause(log) or f"{type(error).__name__}: {error}"
+            _clean_up()
+            cause = " ".join((_logged_cause(log) or _own_cause(error)).split())
             raise ModelError(
-                f"vLLM could not start an engine for '{model}'. {cause}\n{_remedy(cause)}"
+                f"vLLM could not start an engine for '{model}'. {cause} {_remedy(cause)}"
             ) from error
         finally:
             torch.set_num_threads = set_threads  # a CPU engine replaces it by one that does nothing
@@ -134,6 +139,11 @@ def start_engine(
 def close_engine(llm: Any) -> None:
     """Stop an engine and its processes, and free its memory."""
     llm.llm_engine.engine_core.shutdown()
+    _clean_up()
+
+
+def _clean_up() -> None:
+    """Undo what an engine leaves in this process, so that another one can start."""
     from vllm.distributed import cleanup_dist_env_and_memory
 
     cleanup_dist_env_and_memory()
@@ -186,12 +196,20 @@ def _logging_config(log: Path) -> dict[str, Any]:
     }
 
 
-def _cause(log: Path) -> str | None:
+def _logged_cause(log: Path) -> str | None:
     """Return the first exception that the engine's processes logged: the later ones follow."""
     for line in log.read_text(errors="replace").splitlines():
         if found := _CAUSE.search(line):
             return f"{found[1].rpartition('.')[2]}: {found[2]}"
     return None
+
+
+def _own_cause(error: Exception) -> str:
+    """Return what an exception says, without the addresses and inputs that pydantic adds."""
+    if isinstance(error, ValidationError):
+        faults = ["'{}': {}".format(".".join(map(str, f["loc"])), f["msg"]) for f in error.errors()]
+        return f"{'; '.join(faults)}."
+    return f"{type(error).__name__}: {error}"
 
 
 def _remedy(cause: str) -> str:

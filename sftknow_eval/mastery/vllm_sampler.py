@@ -100,6 +100,8 @@ class VllmSampler:
         Raises:
             SettingsError: a prompt is longer than the engine allows.
         """
+        from vllm.exceptions import VLLMValidationError
+
         batch = list(requests)
         if not batch:
             return
@@ -109,7 +111,7 @@ class VllmSampler:
                 [self.parameters(request) for request in batch],
                 use_tqdm=False,
             )
-        except ValueError as error:
+        except VLLMValidationError as error:
             raise SettingsError(
                 f"vLLM refuses a prompt: {error} Raise max_model_len, or shorten the templates."
             ) from error
