@@ -29,7 +29,7 @@ def test_a_probe_writes_registers_and_shows_the_table(
     command = ("probe", random_model, "--data", small_data, "--out", tmp_path / "out", *QUICK)
     called = sftknow(*command)
     assert called.code == 0, called.err
-    for words in ("3 templates x 2 samples", "Backend: hf (as asked)", "6 facts", "stratum 4"):
+    for words in ("3 templates x 2 samples", "Backend: hf (as asked)", "6 facts", "Facts per stratum"):
         assert words in called.out
     table = MasteryTable.read(tmp_path / "out")
     assert (len(table), table.meta.n_samples) == (6, 6)
