@@ -89,8 +89,8 @@ def train(
             gradient_checkpointing=gradient_checkpointing,
         ),
     )
-    dataset = open_dataset(data)
     table = find_mastery(explicit=mastery, base=base)
+    dataset = open_dataset(data)
     with _Progress() as progress:
         done = finetune(request, dataset, table, on_step=progress.step)
     if as_json:
