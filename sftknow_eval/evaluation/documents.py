@@ -262,6 +262,7 @@ def _record(
         "facts": n_tested,
         "facts_not_probed": n_selected - n_tested,
         "mastery_base": table.meta.base,
+        "mastery_revision": table.meta.revision,
         "mastery_fingerprint": table.meta.fingerprint,
         "mastery_templates": table.meta.templates_digest,
         "samples_per_fact": table.meta.n_samples,

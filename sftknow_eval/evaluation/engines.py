@@ -20,8 +20,20 @@ _HF_BATCH = 32
 _NEW_TOKENS = 16
 
 
-def start_engine(backend: Backend, model_args: Mapping[str, Any], batch_size: str | None) -> Any:
+def start_engine(
+    backend: Backend,
+    model_args: Mapping[str, Any],
+    batch_size: str | None,
+    *,
+    registered: str | None = None,
+) -> Any:
     """Return lm-eval's model of a backend, on the GPU where there is one.
+
+    Args:
+        backend: which engine.
+        model_args: of lm-eval's model class.
+        batch_size: as lm-eval takes it.
+        registered: name of the model class, if not that of the backend's own.
 
     Raises:
         ModelError: it cannot be started; the message has the engine's own words.
@@ -33,7 +45,7 @@ def start_engine(backend: Backend, model_args: Mapping[str, Any], batch_size: st
     if batch_size:
         arguments["batch_size"] = batch_size
     try:
-        return get_model(backend).create_from_arg_obj(arguments)
+        return get_model(registered or backend).create_from_arg_obj(arguments)
     except SftknowError:
         raise
     except Exception as error:

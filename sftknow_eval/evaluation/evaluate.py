@@ -6,6 +6,7 @@ style it was made for; both on the same facts, stratified by the base's mastery.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ from sftknow_eval.models import locate_model, weight_fingerprint
 
 FORMAT = "sftknow-results/1"
 RESULTS_NAME = "results.json"
+
+# Arguments that say which model it is, and so are not the base's too.
+_OF_ONE_MODEL = ("revision", "subfolder", "tokenizer", "tokenizer_revision", "peft", "delta")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +74,20 @@ def evaluate(request: EvaluationRequest, out: Path) -> Evaluation:
     """
     style, style_from = _style(request)
     metadata = _metadata(request)
-    run = _run(request, request.finetuned, {**metadata, "style": style}, request.num_fewshot)
+    run = ModelRun(
+        model=request.finetuned,
+        metadata={**metadata, "style": style},
+        backend=request.backend,
+        engine_args=request.engine_args,
+        batch_size=request.batch_size,
+        num_fewshot=request.num_fewshot,
+        limit=request.limit,
+    )
     task = run.task_data().record
     base_name, base_from = _base(request, task)
     base = None
     if base_name:
-        base_metadata = {**metadata, "base": base_name, "style": "completion"}
-        base_run = _run(request, base_name, base_metadata, 0)
+        base_run = _base_run(run, base_name, task)
         # Both are prepared before either model is loaded: faults show at once.
         base_run.task_data()
         base = evaluate_model(base_run)
@@ -106,17 +117,17 @@ def _metadata(request: EvaluationRequest) -> dict[str, str]:
     return {**metadata, "data": data} if data else metadata
 
 
-def _run(
-    request: EvaluationRequest, model: str, metadata: Mapping[str, Any], num_fewshot: int
-) -> ModelRun:
-    return ModelRun(
-        model=model,
-        metadata=metadata,
-        backend=request.backend,
-        engine_args=request.engine_args,
-        batch_size=request.batch_size,
-        num_fewshot=num_fewshot,
-        limit=request.limit,
+def _base_run(run: ModelRun, base: str, task: Mapping[str, Any]) -> ModelRun:
+    """Return the run of the base: completions, no shots, on the same engine settings."""
+    engine_args = {k: v for k, v in run.engine_args.items() if k not in _OF_ONE_MODEL}
+    if base == task["mastery_base"] and task["mastery_revision"]:
+        engine_args["revision"] = task["mastery_revision"]
+    return dataclasses.replace(
+        run,
+        model=base,
+        metadata={**run.metadata, "base": base, "style": "completion"},
+        engine_args=engine_args,
+        num_fewshot=0,
     )
 
 
@@ -145,7 +156,8 @@ def _base(request: EvaluationRequest, task: Mapping[str, Any]) -> tuple[str | No
         if not name:
             continue
         try:
-            folder = locate_model(name)
+            known = name == task["mastery_base"]
+            folder = locate_model(name, task["mastery_revision"] if known else None)
         except ModelError:
             continue
         if weight_fingerprint(folder) == task["mastery_fingerprint"]:

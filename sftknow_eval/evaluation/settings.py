@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftknow_eval.artifacts import cache_dir
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.evaluation.prompts import Style, check_style
 from sftknow_eval.mastery.facts import Split
@@ -37,7 +38,8 @@ class TaskSettings:
         data: the facts' folder or archive; None for the default.
         templates: file that replaces the data's completion templates.
         tokenizer: name of the tokenizer whose special tokens are taken out of outputs.
-        stamps: sizes and times of the files named, so that a changed file is read again.
+        stamps: sizes and times of the files named and of the tables' cache, so that what changed
+            is read again.
     """
 
     split: Split = "test"
@@ -71,6 +73,7 @@ def read_settings(metadata: Mapping[str, Any]) -> TaskSettings:
     mastery = _text(metadata, "mastery") or os.environ.get("SFTKNOW_MASTERY")
     facts, templates = _text(metadata, "facts"), _text(metadata, "templates")
     data = _text(metadata, "data") or os.environ.get("SFTKNOW_DATA") or _recorded_data(record)
+    named = (mastery, facts, templates, data)
     return TaskSettings(
         split=_split(_text(metadata, "split") or "test"),
         facts=facts,
@@ -83,7 +86,7 @@ def read_settings(metadata: Mapping[str, Any]) -> TaskSettings:
         data=data,
         templates=templates,
         tokenizer=_text(metadata, "tokenizer") or model,
-        stamps=tuple(_stamp(path) for path in (mastery, facts, templates, data) if path),
+        stamps=tuple(_stamp(path) for path in (*named, str(cache_dir() / "mastery")) if path),
     )
 
 

@@ -22,6 +22,12 @@ from sftknow_eval.mastery.find import register
 
 PROGRAMS = Path(sys.executable).parent
 ON_CPU = ("--device", "cpu", "--batch_size", "32")
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # The engine in lm-eval's own process starts faster (docs/vllm.md).
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+}
 TEST_FACTS = 120  # of the tiny world
 
 
@@ -38,7 +44,7 @@ def command(program: str, *words: object, cwd: Path) -> subprocess.CompletedProc
     return subprocess.run(
         [str(PROGRAMS / program), *map(str, words)],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
         check=False,
