@@ -138,14 +138,7 @@ def prepare_probe(
         **sampling,
     }
     ProbeSettings(fingerprint="", **settings)  # faults show before anything slow is done
-    dataset = open_dataset(data)
-    if relations is not None:
-        check_relations(relations, list(dataset.relations))
-    wanted = [r for name, r in dataset.relations.items() if not relations or name in relations]
-    if templates is not None and not templates.is_file():
-        raise SettingsError(f"The template file {templates} does not exist.")
-    source = templates or dataset.templates_file
-    loaded = load_templates(source, wanted, known=dataset.relations)
+    dataset, loaded = _facts_and_templates(data, templates, relations)
     folder = locate_model(model, revision)
     return ProbeJob(
         dataset,
@@ -159,3 +152,16 @@ def prepare_probe(
         reason,
         folder,
     )
+
+
+def _facts_and_templates(
+    data: str | Path | None, templates: Path | None, relations: tuple[str, ...] | None
+) -> tuple[Dataset, Templates]:
+    dataset = open_dataset(data)
+    if relations is not None:
+        check_relations(relations, list(dataset.relations))
+    wanted = [r for name, r in dataset.relations.items() if not relations or name in relations]
+    if templates is not None and not templates.is_file():
+        raise SettingsError(f"The template file {templates} does not exist.")
+    source = templates or dataset.templates_file
+    return dataset, load_templates(source, wanted, known=dataset.relations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -29,7 +30,12 @@ def test_a_probe_writes_registers_and_shows_the_table(
     command = ("probe", random_model, "--data", small_data, "--out", tmp_path / "out", *QUICK)
     called = sftknow(*command)
     assert called.code == 0, called.err
-    for words in ("3 templates x 2 samples", "Backend: hf (as asked)", "6 facts", "Facts per stratum"):
+    for words in (
+        "3 templates x 2 samples",
+        "Backend: hf (as asked)",
+        "6 facts",
+        "Facts per stratum",
+    ):
         assert words in called.out
     table = MasteryTable.read(tmp_path / "out")
     assert (len(table), table.meta.n_samples) == (6, 6)
@@ -45,6 +51,7 @@ def test_a_probe_writes_registers_and_shows_the_table(
     assert again.code == 0
     assert "Already finished" in again.out
     assert "Starting the engine" in called.out
+    assert re.search(r"[16]/6 facts, .* facts/s, .* prompts/s, 0:00:\d\d left", called.out)
     assert "Starting the engine" not in again.out
     assert (tmp_path / "out" / "mastery.parquet").read_bytes() == written
     refused = sftknow(*command, "--seed", "1")
@@ -166,6 +173,24 @@ def test_a_relation_without_templates_is_named(bad, tmp_path: Path) -> None:  # 
 def test_a_folder_that_cannot_be_written_is_named(bad, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "file").write_text("")
     assert "cannot be written" in bad(out=tmp_path / "file" / "out")
+
+
+def test_a_full_disk_is_an_error_and_the_same_command_goes_on(
+    sftknow: Sftknow, tmp_path: Path, small_data: Path, random_model: Path
+) -> None:
+    command = ("probe", random_model, "--data", small_data, "--out", tmp_path / "out", *QUICK)
+    command = (*command, "--keep-completions", "--chunk-facts", "3")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500, limits[1]))  # settings fit, texts do not
+    try:
+        called = sftknow(*command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert called.code == 2
+    assert re.search(r"Error: No space left while writing\s.*/completions/", called.err, re.DOTALL)
+    assert (tmp_path / "out" / "probe.json").exists()
+    assert sftknow(*command).code == 0
+    assert len(MasteryTable.read(tmp_path / "out")) == 6
 
 
 def test_no_folder_is_an_error_but_not_in_a_dry_run(sftknow: Sftknow, random_model: Path) -> None:
