@@ -45,7 +45,7 @@ def load_model(folder: Path, name: str, dtype: str, trust_remote_code: bool) -> 
     from transformers import AutoModelForCausalLM
 
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
         )
     except Exception as error:
@@ -53,6 +53,7 @@ def load_model(folder: Path, name: str, dtype: str, trust_remote_code: bool) -> 
             f"The model '{name}' cannot be loaded from {folder}: {_one_line(error)}. Expected "
             "is a causal language model of transformers, config and complete weights."
         ) from error
+    model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise ModelError(
             f"The weights of '{name}' in {folder} are incomplete: {len(missing)} tensors are "

@@ -85,9 +85,10 @@ def world_settings(size: Size = "demo", seed: int = 0) -> WorldSettings:
         ood_relations=2,
         id_facts=(50, 10, 20),
         ood_facts=(8, 4, 20),
+        exposures=(3, 72),
         vocabulary=800,
         hidden=64,
         heads=2,
         mlp=256,
-        learning_rate=1e-2,
+        learning_rate=7e-3,
     )
