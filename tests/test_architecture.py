@@ -20,6 +20,7 @@ FLOORS: list[set[str]] = [
     {"models", "prompts", "record", "vllm_support"},
     {"mastery", "drift", "restoration"},
     {"training", "evaluation", "world"},
+    {"sweep"},
     {"demo"},
     {"cli"},
     {"__main__"},

@@ -12,6 +12,7 @@ from sftknow_eval.cli import (
     mastery,
     probe,
     restore,
+    sweep,
     tasks,
     train,
     world,
@@ -31,4 +32,5 @@ def register(app: typer.Typer) -> None:
     app.command("lm-eval", **tasks.PASS_THROUGH)(tasks.lm_eval)
     app.command("install-tasks")(tasks.install_tasks)
     app.command("restore")(restore.restore)
+    app.command("sweep")(sweep.sweep)
     app.add_typer(drift.app, name="drift")

@@ -26,9 +26,7 @@ from sftknow_eval.models import locate_model
 from sftknow_eval.restoration.canary import Expectation, Rows
 from sftknow_eval.restoration.checkpoint import Checkpoint, StoredTensor
 from sftknow_eval.restoration.ended import EndedEngine
-from sftknow_eval.restoration.mask import Mask
 from sftknow_eval.restoration.on_load import Blender, Choice, LoadReport
-from sftknow_eval.restoration.recipe import Recipe
 
 NAME = "sftknow-hf"
 # Arguments of lm-eval's `hf` that put other weights in the place of the checkpoint's.
@@ -101,6 +99,7 @@ class RestoredHF(HFLM):  # type: ignore[misc]
             )
         choice, kwargs = Choice.taken_from({"base": base, **kwargs})
         revision = kwargs.get("revision")
+        self._named = pretrained, revision
         self._finetuned = locate_model(pretrained, revision)
         _refuse_adapter(self._finetuned)
         self._base = choice.base_folder()
@@ -131,13 +130,14 @@ class RestoredHF(HFLM):  # type: ignore[misc]
         """What was loaded last, with the canary's checksum."""
         return self._report
 
-    def restore(self, restoration: Recipe | Mask) -> LoadReport:
+    def restore(self, choice: Choice) -> LoadReport:
         """Put another restoration of the same pair in place, tensor by tensor.
 
         Raises:
             CheckpointError: it failed. The model is gone then: half of its weights may be of
                 one restoration and half of another.
         """
+        restoration = choice.restoration(*self._named)
         model: Any = self._model
         expectation = Expectation(next(model.parameters()).dtype)
         try:

@@ -146,7 +146,14 @@ def computed_rows(model: torch.nn.Module) -> Iterator[Rows]:
             else:
                 yield from Rows.of(name, layer.weight[:held])
         elif isinstance(layer, LinearBase) and method is not None:
-            yield _applied(name, layer, int(layer.input_size_per_partition), None)
+            k = getattr(layer, "input_size_per_partition", layer.input_size)
+            yield _applied(name, layer, int(k), None)
+        elif current_platform.is_cpu() and hasattr(layer, "w13_weight"):
+            raise CheckpointError(
+                f"vLLM packs the experts '{name}' for the CPU in a form that cannot be compared, "
+                "so it cannot be shown that they are the restored ones. Use --model sftknow-hf, "
+                "or write the restored model with 'sftknow restore'."
+            )
         else:
             for parameter, weight in layer.named_parameters(recurse=False):
                 if weight.dim() > 1 and weight.numel():
@@ -162,6 +169,23 @@ def _applied(name: str, layer: Any, k: int, held: int | None) -> Rows:
     one_hot_CK[torch.arange(len(columns)), columns] = 1
     values_CN = layer.quant_method.apply(layer, one_hot_CK, bias=None)
     return Rows(name, values_CN.t()[:held], k)
+
+
+def pack_tied_heads(model: torch.nn.Module) -> None:
+    """Pack an output head that is tied to an embedding anew, after weights were reloaded.
+
+    On the CPU a head computes with a packed copy. When vLLM 0.32 reloads weights it fills the
+    embedding that both share, and leaves the copy as it was.
+    """
+    if not current_platform.is_cpu():
+        return
+    layers = [layer for layer in model.modules() if isinstance(layer, VocabParallelEmbedding)]
+    embeddings = {
+        layer.weight.data_ptr() for layer in layers if not isinstance(layer, ParallelLMHead)
+    }
+    for layer in layers:
+        if isinstance(layer, ParallelLMHead) and layer.weight.data_ptr() in embeddings:
+            layer.quant_method.process_weights_after_loading(layer)
 
 
 def register() -> None:

@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from sftknow_eval.restoration.ended import EndedEngine
-from sftknow_eval.restoration.vllm_loader import RestoringLoader, report_of
+from sftknow_eval.restoration.vllm_loader import RestoringLoader, pack_tied_heads, report_of
 
 
 class RestorationWorker:
@@ -37,6 +37,7 @@ class RestorationWorker:
             )
             weights = loader.get_all_weights(self.vllm_config.model_config, model)
             reload_weights(weights_iterator=weights)
+            pack_tied_heads(model)
             return dataclasses.asdict(loader.verify(model))
         except BaseException as error:
             self.model_runner.model = EndedEngine(str(error))
