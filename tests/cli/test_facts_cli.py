@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from cli_calls import Sftknow
-from conftest import REAL_ARCHIVE
 
 
 @pytest.fixture
@@ -20,24 +19,19 @@ def sftknow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return Sftknow(monkeypatch, capsys)
 
 
-needs_archive = pytest.mark.skipif(
-    not REAL_ARCHIVE.is_file(), reason="the EntityQuestions archive is not here"
-)
-
-
-@needs_archive
-def test_the_four_counts_of_the_real_archive_are_printed(sftknow: Sftknow) -> None:
-    called = sftknow("facts", "--data", REAL_ARCHIVE)
+def test_the_four_counts_of_the_real_archive_are_printed(
+    sftknow: Sftknow, real_archive: Path
+) -> None:
+    called = sftknow("facts", "--data", real_archive)
     assert (called.code, called.err) == (0, "")
     # Tables 1 and 8, and the dev split.
     assert "75,944 ID train + 9,580 ID dev + 9,555 ID test + 11,613 OOD test" in called.out
     assert "Probed: 106,692 facts" in called.out
 
 
-@needs_archive
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_tables_fit_a_terminal_and_break_no_name(width: int) -> None:
-    command = [sys.executable, "-m", "sftknow_eval", "facts", "--data", str(REAL_ARCHIVE)]
+def test_the_tables_fit_a_terminal_and_break_no_name(width: int, real_archive: Path) -> None:
+    command = [sys.executable, "-m", "sftknow_eval", "facts", "--data", str(real_archive)]
     environment = {**os.environ, "COLUMNS": str(width)}
     printed = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=True

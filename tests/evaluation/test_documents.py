@@ -12,10 +12,6 @@ from sftknow_eval.evaluation.documents import TaskData, load_task_data
 from sftknow_eval.evaluation.settings import read_settings
 from sftknow_eval.mastery.dataset import open_dataset
 
-REAL_ARCHIVE = (
-    Path(__file__).resolve().parents[3] / "shared" / "data" / "entity_questions" / "dataset.zip"
-)
-
 # 3 templates x 4 samples: 12 samples a fact. Stratum i holds ((i-1)/4, i/4] of them.
 COUNTS = {
     "P19-test-0000": 0,
@@ -199,11 +195,10 @@ def test_equal_settings_are_read_once(load) -> None:
     assert load() is load()
 
 
-@pytest.mark.skipif(not REAL_ARCHIVE.is_file(), reason="needs the EntityQuestions archive")
-def test_all_test_facts_of_entity_questions_find_their_leaf(make_table) -> None:
-    facts = open_dataset(REAL_ARCHIVE).probe_facts(splits=("test",))
-    table = make_table(REAL_ARCHIVE, {fact.id: i % 85 for i, fact in enumerate(facts)})
-    named = {"data": str(REAL_ARCHIVE), "mastery": str(table), "style": "completion"}
+def test_all_test_facts_of_entity_questions_find_their_leaf(real_archive: Path, make_table) -> None:
+    facts = open_dataset(real_archive).probe_facts(splits=("test",))
+    table = make_table(real_archive, {fact.id: i % 85 for i, fact in enumerate(facts)})
+    named = {"data": str(real_archive), "mastery": str(table), "style": "completion"}
     data = load_task_data(read_settings(named))
     sizes = {leaf: len(documents) for leaf, documents in data.leaves.items()}
     # Table 1: 9,555 ID and 11,613 OOD test facts. Of 84 samples, 0 is stratum 0, 1-21 are 1, ...

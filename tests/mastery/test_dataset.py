@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import REAL_ARCHIVE
 
 from sftknow_eval.errors import DataError
 from sftknow_eval.mastery.archive import FactFiles
@@ -16,9 +15,8 @@ from sftknow_eval.mastery.dataset import open_dataset
 from sftknow_eval.mastery.download import CONTENT_DIGEST, FACT_COUNTS
 
 
-@pytest.mark.skipif(not REAL_ARCHIVE.is_file(), reason="the EntityQuestions archive is not here")
-def test_the_real_archive_gives_the_papers_counts() -> None:
-    dataset = open_dataset(REAL_ARCHIVE)
+def test_the_real_archive_gives_the_papers_counts(real_archive: Path) -> None:
+    dataset = open_dataset(real_archive)
     # Tables 1 and 8: the sums over strata of any model.
     assert FACT_COUNTS == {
         "train id": 75_944,
@@ -31,7 +29,7 @@ def test_the_real_archive_gives_the_papers_counts() -> None:
     assert len(dataset.probe_facts()) == 106_692
     assert all(c.read == c.kept + sum(c.dropped.values()) for c in dataset.counts())
     assert sum(c.read for c in dataset.counts()) == 220_703
-    assert FactFiles(REAL_ARCHIVE).digest() == CONTENT_DIGEST
+    assert FactFiles(real_archive).digest() == CONTENT_DIGEST
     # Computed once by this code: mastery tables hold the facts' digests, so a change here, of an
     # alias too, makes every table of EntityQuestions one of other facts.
     digests = b"".join(fact.digest() for fact in dataset.probe_facts())

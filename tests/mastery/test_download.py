@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import REAL_ARCHIVE
 
 from sftknow_eval.artifacts import cache_dir
 from sftknow_eval.errors import DataError, OutOfSpace
@@ -200,8 +199,8 @@ def test_a_full_disk_is_said_and_no_source_blamed(
     assert kept() == []
 
 
-@pytest.mark.skipif(not REAL_ARCHIVE.is_file(), reason="the EntityQuestions archive is not here")
 def test_the_real_files_are_known_however_they_are_archived(
+    real_archive: Path,
     server: _Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -214,7 +213,7 @@ def test_the_real_files_are_known_however_they_are_archived(
         "f2adedd53a6f573db918d4fa36031f6574c6ad1fb66f5aec7818c8919d492113",
     )
     repacked = tmp_path / "commit.zip"
-    with zipfile.ZipFile(REAL_ARCHIVE) as official, zipfile.ZipFile(repacked, "w") as commit:
+    with zipfile.ZipFile(real_archive) as official, zipfile.ZipFile(repacked, "w") as commit:
         for name in reversed(official.namelist()):
             commit.writestr(f"EntityQuestions-096c261/{name}", official.read(name))
     server.body = repacked.read_bytes()
