@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sftknow_eval import vllm_support
-from sftknow_eval.errors import MissingDependency, ModelError, SettingsError, SftknowError
+from sftknow_eval.errors import MissingDependency, ModelError, SettingsError
 from sftknow_eval.mastery.sampling import Request
 from sftknow_eval.mastery.vllm_engine import check_arguments
 
@@ -233,13 +233,14 @@ def _get(ray: Any, references: list[Any]) -> list[Any]:
     """Return results, with an actor's own errors as themselves.
 
     Raises:
-        SftknowError: what the actor raised, or a ModelError when it died.
+        SettingsError: as the actor raised it.
+        ModelError: as the actor raised it, or because the actor died.
     """
     try:
         return list(ray.get(references))
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, SftknowError):
-            raise ModelError(str(error.cause)) from error
+        if isinstance(error.cause, (ModelError, SettingsError)):
+            raise type(error.cause)(str(error.cause)) from error
         raise
     except ray.exceptions.RayActorError as error:
         cause = getattr(error, "cause", None)

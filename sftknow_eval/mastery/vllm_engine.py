@@ -14,7 +14,9 @@ import json
 import logging
 import os
 import re
+import subprocess
 import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,7 @@ from sftknow_eval.models import locate_model
 
 logger = logging.getLogger(__name__)
 
+_MARK = "SFTKNOW_ENGINE"
 _CPU_BLOCK = 32
 _CPU_CACHE_BYTES = 1 << 30
 _CPU_SEQUENCES = 256
@@ -96,10 +99,47 @@ def cpu_defaults(folder: Path, arguments: dict[str, Any], max_tokens: int) -> di
     return {name: value for name, value in defaults.items() if name not in arguments}
 
 
+class ProcessGuard:
+    """Sees to it that no process of an engine outlives this one, even when it is killed.
+
+    vLLM 0.32 leaves its engine and workers running, and a GPU's memory taken, when the process
+    that started them is killed. Processes started within `marking` carry a mark in their
+    environment; a shell waits for the end of this process, or of the guard, and ends them.
+    """
+
+    _SCRIPT = (
+        'read -r _; for file in $(grep -lsF "$0" /proc/[0-9]*/environ); do '
+        'process="${file#/proc/}"; kill -9 "${process%/environ}"; done'
+    )
+
+    def __init__(self) -> None:
+        self._mark = uuid.uuid4().hex
+        self._shell = subprocess.Popen(
+            ["sh", "-c", self._SCRIPT, f"{_MARK}={self._mark}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # an interrupt at the terminal is not for it
+        )
+
+    @contextlib.contextmanager
+    def marking(self) -> Iterator[None]:
+        """Mark the processes that are started within the block."""
+        os.environ[_MARK] = self._mark
+        try:
+            yield
+        finally:
+            del os.environ[_MARK]
+
+    def close(self) -> None:
+        """End whatever is left of the marked processes."""
+        self._shell.communicate()
+
+
 def start_engine(
     model: str, arguments: dict[str, Any], *, revision: str | None, max_tokens: int
-) -> Any:
-    """Start a `vllm.LLM`.
+) -> tuple[Any, ProcessGuard]:
+    """Start a `vllm.LLM`; return it and the guard of its processes, for `close_engine`.
 
     Args:
         model: local folder or hub id.
@@ -122,12 +162,16 @@ def start_engine(
     added = cpu_defaults(folder, arguments, max_tokens) if on_cpu else {}
     logger.info("Starting vLLM with %s", added | arguments)
     set_threads = torch.set_num_threads
-    with _engine_log() as log, warnings.catch_warnings():
+    guard = ProcessGuard()
+    with guard.marking(), _engine_log() as log, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch, about vLLM's own code
         try:
-            return LLM(str(folder), **added, **arguments)
-        except Exception as error:
+            return LLM(str(folder), **added, **arguments), guard
+        except BaseException as error:
             _clean_up()
+            guard.close()
+            if not isinstance(error, Exception):
+                raise
             cause = " ".join((_logged_cause(log) or _own_cause(error)).split())
             raise ModelError(
                 f"vLLM could not start an engine for '{model}'. {cause} {_remedy(cause)}"
@@ -136,10 +180,13 @@ def start_engine(
             torch.set_num_threads = set_threads  # a CPU engine replaces it by one that does nothing
 
 
-def close_engine(llm: Any) -> None:
+def close_engine(llm: Any, guard: ProcessGuard) -> None:
     """Stop an engine and its processes, and free its memory."""
-    llm.llm_engine.engine_core.shutdown()
-    _clean_up()
+    try:
+        llm.llm_engine.engine_core.shutdown()
+        _clean_up()
+    finally:
+        guard.close()
 
 
 def _clean_up() -> None:

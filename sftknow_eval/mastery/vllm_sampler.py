@@ -69,7 +69,9 @@ class VllmSampler:
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.generated_tokens = 0
-        self.llm = start_engine(str(model), engine_args, revision=revision, max_tokens=max_tokens)
+        self.llm, self._guard = start_engine(
+            str(model), engine_args, revision=revision, max_tokens=max_tokens
+        )
         self._config = self.llm.llm_engine.vllm_config
         most = self._config.scheduler_config.max_num_seqs
         self.in_flight = in_flight or -(-_FILL * most // n_samples)
@@ -160,7 +162,7 @@ class VllmSampler:
         if self.llm is not None:
             llm, self.llm = self.llm, None
             self._indices.clear()
-            close_engine(llm)
+            close_engine(llm, self._guard)
             del llm
             gc.collect()
 

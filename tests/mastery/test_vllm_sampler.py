@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sftknow_eval.errors import MissingDependency, ModelError, SettingsError
@@ -266,3 +270,44 @@ def test_the_record_names_engine_versions_and_dtype(sampler: VllmSampler) -> Non
     assert record["max_model_len"] == 512  # the model's positions
     assert {"torch", "transformers"} < record["versions"].keys()
     assert record == sampler.describe()
+
+
+IN_PROCESSES = """
+import json, sys, time
+from sftknow_eval.mastery.sampling import Request
+from sftknow_eval.mastery.vllm_sampler import VllmSampler
+
+def main():
+    model, requests, sampling = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+    sampler = VllmSampler(model, **sampling)
+    texts = dict(sampler.sample(Request(*request) for request in requests))
+    print(json.dumps(texts), flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_an_engine_in_processes_of_its_own_ends_with_a_killed_probe(
+    sampler: VllmSampler, random_model: Path, tmp_path: Path
+) -> None:
+    """As on GPUs. vLLM 0.32 alone leaves its engine running, and the GPU's memory taken."""
+    script = tmp_path / "sample.py"
+    script.write_text(IN_PROCESSES)
+    requests = some_requests(12)
+    given = json.dumps([(r.index, r.prompt, r.seed) for r in requests])
+    with subprocess.Popen(
+        [sys.executable, str(script), str(random_model), given, json.dumps(SAMPLING)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
+    ) as probe:
+        assert probe.stdout is not None
+        texts = json.loads(probe.stdout.readline())
+        children = psutil.Process(probe.pid).children(recursive=True)
+        probe.kill()
+    assert {int(index): group for index, group in texts.items()} == dict(sampler.sample(requests))
+    assert len(children) >= 2  # the engine and its worker
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
