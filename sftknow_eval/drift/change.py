@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sftknow_eval.drift import kernels
 from sftknow_eval.drift.scan import Pair, Ranking, Scan, all_keys, sample, scan
 from sftknow_eval.drift.selection import (
+    LARGEST,
     Counts,
     Cut,
     Intervals,
+    estimate,
     nothing,
     restored_elements,
     search,
@@ -105,19 +108,21 @@ def measure(
     pair = Pair(base, finetuned, tuple(sorted(tensors, key=lambda tensor: tensor.name)))
     wanted = [restored_elements(pair.elements, ratio) for ratio in ratios]
     ranks = sorted({count for count in wanted if count})
-    intervals = Intervals.of([], [])
+    largest = LARGEST if ranking.order == "random" else kernels.INFINITE
+    ends: dict[int, tuple[int, int]] = {}
     if ranks:
-        intervals = Intervals.around(sample(pair, ranking), pair.elements, ranks)
+        ends = estimate(sample(pair, ranking), pair.elements, ranks, largest)
     while True:
+        intervals = Intervals.of(ends, ranking.still)
         found = scan(
             *(pair, ranking, intervals), statistics=statistics, threads=threads, progress=progress
         )
-        settled = [settle(found.tally, intervals, j, rank) for j, rank in enumerate(ranks)]
-        cuts = {rank: cut for rank, cut in zip(ranks, settled, strict=True) if cut is not None}
+        settled = {rank: settle(found.tally, intervals, rank) for rank in ranks}
+        cuts = {rank: cut for rank, cut in settled.items() if cut is not None}
         if len(cuts) == len(ranks):
             break
         exact = search((all_keys(pair, ranking), all_keys(pair, ranking)), ranks)
-        intervals = Intervals.of(exact, exact)
+        ends = {rank: (key, key) for rank, key in zip(ranks, exact, strict=True)}
     none = nothing(len(pair.tensors))
     chosen = tuple(cuts.get(count, none) for count in wanted)
     gathered = found.statistics
@@ -130,17 +135,17 @@ def measure(
         inexact=found.inexact,
         whole=gathered.whole() if gathered else None,
         statistics=tuple(gathered.tensors[t] for t in range(len(pair.tensors))) if gathered else (),
-        concentration=tuple(_concentration(found, cut, ranks) for cut in chosen),
+        concentration=tuple(_concentration(found, cut) for cut in chosen),
     )
 
 
-def _concentration(found: Scan, cut: Cut, ranks: Sequence[int]) -> float | None:
+def _concentration(found: Scan, cut: Cut) -> float | None:
     if found.statistics is None:
         return None
     total = found.statistics.whole().total
     if not total or not cut.wanted:
         return 0.0 if total else None
-    j, threshold = ranks.index(cut.wanted), cut.threshold
+    j, threshold = found.intervals.of_rank[cut.wanted], cut.threshold
     top = int(found.intervals.high[j])
     held = found.statistics.above(found.spreads, found.intervals, j)
     held += inside_above(found.tally.inside[j], threshold)

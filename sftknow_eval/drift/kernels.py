@@ -34,6 +34,7 @@ _INFINITE = np.uint32(INFINITE)
 _SHIFT = np.uint32(BUCKET_SHIFT)
 _LOW = np.uint32((1 << BUCKET_SHIFT) - 1)
 _ZERO = np.uint32(0)
+_NO_KEY = np.uint32(0xFFFFFFFF)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 _compile = njit(nogil=True, cache=True, error_model="numpy")
@@ -93,12 +94,39 @@ def _less(typingctx: Any, one: Any, other: Any) -> Any:
 
 
 @intrinsic
-def _count_above(typingctx: Any, count: Any, key: Any, edge: Any) -> Any:
-    def count_above(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        count, key, edge = args
-        return builder.add(count, builder.zext(builder.icmp_unsigned(">", key, edge), count.type))
+def _count_above(typingctx: Any, count: Any, bucket: Any, edge: Any) -> Any:
+    """Add one where the bucket is above the edge: the sign of the difference of 15-bit numbers.
 
-    return types.uint32(types.uint32, types.uint32, types.uint32), count_above
+    Twice as fast as a comparison, which vector units with mask registers do on one port only.
+    """
+
+    def count_above(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        count, bucket, edge = args
+        above = builder.ashr(builder.sub(edge, bucket), bucket.type(15))
+        return builder.sub(count, above)
+
+    return types.uint16(types.uint16, types.uint16, types.uint16), count_above
+
+
+@intrinsic
+def _count_other(typingctx: Any, count: Any, key: Any, still: Any) -> Any:
+    """Add one where the key, below 2**31, differs."""
+
+    def count_other(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        count, key, still = args
+        other = builder.ashr(builder.neg(builder.xor(key, still)), key.type(31))
+        return builder.sub(count, other)
+
+    return types.uint32(types.uint32, types.uint32, types.uint32), count_other
+
+
+@intrinsic
+def _bucket(typingctx: Any, key: Any) -> Any:
+    def bucket(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        short = context.get_value_type(types.uint16)
+        return builder.trunc(builder.lshr(args[0], args[0].type(BUCKET_SHIFT)), short)
+
+    return types.uint16(types.uint32), bucket
 
 
 @intrinsic
@@ -178,24 +206,57 @@ def fill_keys(
 
 
 @_compile
-def count_above(keys: Any, edges: Any, counts: Any) -> None:
-    """Add to `counts[j]` the number of keys above `edges[j]`."""
+def count_above(keys: Any, buckets: Any, edges: Any, counts: Any) -> None:
+    """Add to `counts[j]` the number of keys in buckets above that of `edges[j]`.
+
+    Half the width is twice the elements an instruction handles. `keys` may not have more than
+    2**16 - 1 elements; `buckets` is a buffer of as many. `sift` adds the keys above the edge in
+    its very bucket.
+    """
+    for i in range(keys.size):
+        buckets[i] = _bucket(keys[i])
     for j in range(edges.size):
-        edge = edges[j]
-        count = _ZERO
+        edge, count = _bucket(edges[j]), np.uint16(0)
         for i in range(keys.size):
-            count = _count_above(count, keys[i], edge)
+            count = _count_above(count, buckets[i], edge)
         counts[j] += np.int64(count)
 
 
 @_compile
-def gather(keys: Any, marked: Any, found: Any) -> int:
-    """Copy the keys of marked buckets to `found`, one longer than `keys`; return how many."""
+def count_moved(keys: Any, still: Any) -> int:
+    """Return how many keys differ from `still`."""
+    count = _ZERO
+    for i in range(keys.size):
+        count = _count_other(count, keys[i], still)
+    return int(count)
+
+
+@_compile
+def gather(keys: Any, marked: Any, still: Any, found: Any) -> int:
+    """Copy the keys of marked buckets to `found`, one longer than `keys`; return how many.
+
+    `still`, the key of elements that did not change, is left out: it may be most of them, and
+    they are counted anyway.
+    """
     size = 0
+    if still != _NO_KEY and marked[still >> _SHIFT]:
+        for i in range(keys.size):
+            key = keys[i]
+            found[size] = key
+            size += (marked[key >> _SHIFT] != 0) & (key != still)
+        return size
     for i in range(keys.size):
         found[size] = keys[i]
         size += marked[keys[i] >> _SHIFT] != 0
     return size
+
+
+@_compile
+def still_key(order: int) -> Any:
+    """Return the key of an element that did not change; one that no element has for `RANDOM`."""
+    if order == TOP:
+        return _ZERO
+    return _INFINITE if order == BOTTOM else _NO_KEY
 
 
 @_compile
@@ -205,29 +266,32 @@ def sift(
     marked: Any,
     low: Any,
     high: Any,
+    above: Any,
     at_low: Any,
     at_high: Any,
     inside: Any,
     used: Any,
 ) -> None:
-    """Count the keys at each interval's two ends and keep those strictly inside.
+    """Count the keys at and just above each interval's ends and keep those strictly inside.
 
-    `inside[j, used[j]:]` receives the keys between `low[j]` and `high[j]`. A bucket's mark is
-    1 + j where interval j alone touches it, and `SHARED` where several do.
+    `inside[j, used[j]:]` receives the keys between `low[j]` and `high[j]`; `above[j]` the
+    number of those above `high[j]` that `count_above` could not tell from it. A bucket's mark
+    is 1 + j where interval j alone touches it, and `SHARED` where several do.
     """
     for i in range(size):
         key = found[i]
         mark = marked[key >> _SHIFT]
         first, last = (0, low.size) if mark == SHARED else (np.int64(mark) - 1, np.int64(mark))
         for j in range(first, last):
-            if low[j] <= key <= high[j]:
-                if key == high[j]:
-                    at_high[j] += 1
-                elif key == low[j]:
-                    at_low[j] += 1
-                else:
-                    inside[j, used[j]] = key
-                    used[j] += 1
+            if key > high[j]:
+                above[j] += _bucket(key) == _bucket(high[j])
+            elif key == high[j]:
+                at_high[j] += 1
+            elif key == low[j]:
+                at_low[j] += 1
+            elif key > low[j]:
+                inside[j, used[j]] = key
+                used[j] += 1
 
 
 @_compile
@@ -291,29 +355,24 @@ def tally(
     `above[j]` counts keys beyond `high[j]`; `at_low`, `at_high`, `inside` are `sift`'s;
     `changed[0]` counts elements with a change above zero.
     """
-    largest = _ZERO
-    zero = np.zeros(1, np.uint32)
+    largest, still = _ZERO, still_key(order)
+    buckets = np.empty(keys.size, np.uint16)
     for first in range(0, s.size, SUB_BLOCK):
         last = min(s.size, first + SUB_BLOCK)
         block = keys[: last - first]
         x, y = p[first:last], s[first:last]
         if order == RANDOM:
             largest = _larger(fill_keys(x, y, TOP, arithmetic, stream, start, block), largest)
-            count_above(block, zero, changed)
+            changed[0] += count_moved(block, _ZERO)
             random_keys(stream, start + first, block)
         else:
-            top = fill_keys(x, y, order, arithmetic, stream, start, block)
-            largest = _larger(top, largest)
-            if order == TOP:
-                count_above(block, zero, changed)
-            else:
-                for i in range(block.size):
-                    changed[0] += block[i] < _INFINITE
+            largest = _larger(fill_keys(x, y, order, arithmetic, stream, start, block), largest)
+            changed[0] += count_moved(block, still)
         if largest > _INFINITE:
             return largest
-        count_above(block, high, above)
-        size = gather(block, marked, found)
-        sift(found, size, marked, low, high, at_low, at_high, inside, used)
+        count_above(block, buckets, high, above)
+        size = gather(block, marked, still, found)
+        sift(found, size, marked, low, high, above, at_low, at_high, inside, used)
     return largest
 
 
@@ -332,7 +391,7 @@ def spread(
         bucket = key >> _SHIFT
         counts[bucket] += 1
         lows[bucket] += np.int64(key & _LOW)
-        if marked[bucket]:
+        if key and marked[bucket]:
             for j in range(high.size):
                 if key > high[j] and bucket == high[j] >> _SHIFT:
                     beyond[j] += 1

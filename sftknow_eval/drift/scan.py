@@ -49,6 +49,11 @@ class Ranking:
         """Order and arithmetic as the kernels know them."""
         return ORDERS[self.order], ARITHMETICS[self.arithmetic]
 
+    @property
+    def still(self) -> int:
+        """The key of elements that did not change; one that no element has for `random`."""
+        return int(kernels.still_key(self.codes[0]))
+
     def stream(self, name: str) -> np.uint64:
         """Return the start of a tensor's stream of random keys."""
         digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
@@ -176,7 +181,7 @@ def scan(
         for start in range(0, max(tensor.elements, tensor.base_elements), BLOCK)
     ]
     workers = for_each(items, lambda: Scanner(pair, intervals), work, threads)
-    return _merge(pair, intervals, workers, gathered)
+    return _merge(pair, ranking, intervals, workers, gathered)
 
 
 def _read(worker: Scanner, tensor: Compared, t: int, start: int) -> tuple[Array, Array]:
@@ -197,6 +202,7 @@ def _read(worker: Scanner, tensor: Compared, t: int, start: int) -> tuple[Array,
 
 def _merge(
     pair: Pair,
+    ranking: Ranking,
     intervals: Intervals,
     workers: Sequence[Scanner],
     statistics: SpreadOfTensors | None,
@@ -209,6 +215,8 @@ def _merge(
         changed_T += worker.changed_T1[:, 0]
         for (side, t, start), digest in worker.digests.items():
             digests[side][t][start] = digest
+    sizes_T = np.array([tensor.common for tensor in pair.tensors], np.int64)
+    tally.add_still(intervals, ranking.still, sizes_T - changed_T, changed_T)
     base, finetuned = (
         tuple(checksum(blocks[start] for start in sorted(blocks)) for blocks in side)
         for side in digests

@@ -13,7 +13,7 @@ restored alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -27,7 +27,7 @@ Counts = NDArray[np.int64]
 
 LARGEST = (1 << 31) - 1  # keys lie below 2**31
 _SAMPLE_FLOOR = 1 << 20
-_DEVIATIONS = 6.0
+_DEVIATIONS = 4.5
 
 
 def restored_elements(elements: int, ratio: float) -> int:
@@ -45,44 +45,71 @@ def sample_size(elements: int) -> int:
 
 @dataclass(frozen=True)
 class Intervals:
-    """Closed intervals of keys, one for each wanted rank, and the buckets that they touch."""
+    """Closed intervals of keys and the buckets that they touch.
+
+    Attributes:
+        low: of each interval.
+        high: of each interval.
+        marked: for each bucket, 1 + j where interval j alone touches it, `SHARED` where several
+            do, else 0.
+        of_rank: which interval holds the key of a wanted rank (1 is the largest key).
+    """
 
     low: Keys
     high: Keys
     marked: NDArray[np.uint8]
+    of_rank: Mapping[int, int]
 
     @classmethod
-    def of(cls, low: Sequence[int], high: Sequence[int]) -> Intervals:
-        """Mark the buckets: 1 + j where interval j alone lies in it, else `SHARED`."""
-        marked = np.zeros(kernels.BUCKETS, np.uint8)
-        for j, (a, b) in enumerate(zip(low, high, strict=True)):
-            touched = marked[a >> kernels.BUCKET_SHIFT : (b >> kernels.BUCKET_SHIFT) + 1]
-            touched[:] = np.where(touched == 0, min(j + 1, kernels.SHARED), kernels.SHARED)
-        return cls(np.array(low, np.uint32), np.array(high, np.uint32), marked)
-
-    @classmethod
-    def around(cls, sample: Keys, elements: int, wanted: Sequence[int]) -> Intervals:
-        """Estimate from a sample where the wanted ranks' keys lie (`sample` is reordered).
+    def of(cls, ends: Mapping[int, tuple[int, int]], still: int) -> Intervals:
+        """Lay out the intervals of the wanted ranks, equal ones once.
 
         Args:
-            sample: keys of evenly spread elements; of all elements if there are few.
-            elements: number of elements of the whole.
-            wanted: for each interval, the rank (1 is the largest key).
+            ends: for each rank, the smallest and the largest key that it may have.
+            still: the key of elements that did not change; an interval of just that key marks
+                no bucket, as those elements are counted anyway.
         """
-        size = sample.size
-        ends = []
-        for rank in wanted:
-            share = rank / elements
-            middle = size - share * size  # position in ascending order
-            exact = size == elements
-            margin = 0.0 if exact else _DEVIATIONS * math.sqrt(size * share * (1 - share)) + 64
-            ends.append((math.floor(middle - margin), math.ceil(middle + margin)))
-        inner = sorted({i for pair in ends for i in pair if 0 <= i < size})
-        if inner:
-            sample.partition(inner)
-        low = [int(sample[a]) if a >= 0 else 0 for a, _ in ends]
-        high = [int(sample[b]) if b < size else LARGEST for _, b in ends]
-        return cls.of(low, high)
+        distinct = sorted(set(ends.values()))
+        marked = np.zeros(kernels.BUCKETS, np.uint8)
+        for j, (low, high) in enumerate(distinct):
+            if not low == high == still:
+                first, last = low >> kernels.BUCKET_SHIFT, high >> kernels.BUCKET_SHIFT
+                touched = marked[first : last + 1]
+                touched[:] = np.where(touched == 0, min(j + 1, kernels.SHARED), kernels.SHARED)
+        return cls(
+            np.array([low for low, _ in distinct], np.uint32),
+            np.array([high for _, high in distinct], np.uint32),
+            marked,
+            {rank: distinct.index(pair) for rank, pair in ends.items()},
+        )
+
+
+def estimate(
+    sample: Keys, elements: int, wanted: Sequence[int], largest: int = LARGEST
+) -> dict[int, tuple[int, int]]:
+    """Estimate from a sample between which keys the wanted ranks' keys lie.
+
+    Args:
+        sample: keys of evenly spread elements, of all if there are few; it is reordered.
+        elements: number of elements of the whole.
+        wanted: ranks (1 is the largest key).
+        largest: no key lies above.
+    """
+    size = sample.size
+    places = {}
+    for rank in wanted:
+        share = rank / elements
+        middle = size - share * size  # position in ascending order
+        margin = _DEVIATIONS * math.sqrt(size * share * (1 - share)) + 64
+        margin = 0.0 if size == elements else margin
+        places[rank] = math.floor(middle - margin), math.ceil(middle + margin)
+    inner = sorted({i for pair in places.values() for i in pair if 0 <= i < size})
+    if inner:
+        sample.partition(inner)
+    return {
+        rank: (int(sample[a]) if a >= 0 else 0, int(sample[b]) if b < size else largest)
+        for rank, (a, b) in places.items()
+    }
 
 
 @dataclass
@@ -102,6 +129,21 @@ class Tally:
         """Return a tally of nothing."""
         above, low, high = (np.zeros((tensors, intervals), np.int64) for _ in range(3))
         return cls(above, low, high, [[] for _ in range(intervals)])
+
+    def add_still(
+        self, intervals: Intervals, still: int, still_T: Counts, changed_T: Counts
+    ) -> None:
+        """Count the elements that did not change, whose key the kernels leave to the caller.
+
+        That key is the smallest or the largest that there is, so it is never strictly inside.
+        """
+        for j, (low, high) in enumerate(zip(intervals.low, intervals.high, strict=True)):
+            if low == high == still:
+                self.above_TJ[:, j] = 0 if still else changed_T
+            if high == still:
+                self.at_high_TJ[:, j] += still_T
+            elif low == still:
+                self.at_low_TJ[:, j] += still_T
 
     def add(self, other: Tally) -> None:
         """Add what another thread counted."""
@@ -137,8 +179,9 @@ def _quotas(tied_T: Counts, left: int) -> Counts:
     return np.clip(left - before, 0, tied_T)
 
 
-def settle(tally: Tally, intervals: Intervals, j: int, wanted: int) -> Cut | None:
-    """Return the exact cut for interval `j`, or None if its key lies outside the interval."""
+def settle(tally: Tally, intervals: Intervals, wanted: int) -> Cut | None:
+    """Return the exact cut at a rank, or None if its key lies outside the rank's interval."""
+    j = intervals.of_rank[wanted]
     tensors = tally.above_TJ.shape[0]
     above_T = tally.above_TJ[:, j].copy()
     owners = np.repeat(

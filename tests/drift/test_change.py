@@ -16,7 +16,7 @@ from sftknow_eval.drift import change as change_module
 from sftknow_eval.drift import kernels
 from sftknow_eval.drift.change import measure
 from sftknow_eval.drift.scan import Ranking
-from sftknow_eval.drift.selection import Intervals, restored_elements
+from sftknow_eval.drift.selection import restored_elements
 from sftknow_eval.drift.tensors import Compared, cast
 from sftknow_eval.errors import CheckpointError
 
@@ -143,11 +143,11 @@ def test_intervals_that_miss_are_replaced_by_a_search(monkeypatch: pytest.Monkey
         calls.append(args)
         return search(*args)  # type: ignore[arg-type]
 
-    def wrong(sample: object, elements: int, wanted: list[int]) -> Intervals:
-        return Intervals.of([5] * len(wanted), [9] * len(wanted))
+    def wrong(sample: object, elements: int, wanted: list[int], largest: int) -> object:
+        return dict.fromkeys(wanted, (5, 9))
 
     monkeypatch.setattr(change_module, "search", counted)
-    monkeypatch.setattr(change_module.Intervals, "around", wrong)
+    monkeypatch.setattr(change_module, "estimate", wrong)
     base, finetuned, tensors = make_pair([40_000, 30_000], "BF16", seed=3, ties=0.2)
     check_against_sort(base, finetuned, tensors, Ranking())
     assert len(calls) == 1

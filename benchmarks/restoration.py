@@ -1,0 +1,284 @@
+"""Restoration against a plain reference, a file copy and a read, as ratios in one run.
+
+    python benchmarks/restoration.py                    # 0.4 billion weights, all ratios
+    python benchmarks/restoration.py --sizes 0.05,0.1,0.25,0.5,1 --no-reference
+
+Every measurement runs in a process of its own, on files that are in the page cache, and
+counts CPU time (user and system, all threads) from after the imports and the loading of the
+compiled kernels. Peak memory is the process's highest resident size, imports included.
+
+The reference is what one would write first: both models in memory, the relative change of
+all weights in one tensor, `torch.topk`, a mask for each tensor, the checkpoint saved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+RATIOS = [1.0, 3.0, 5.0, 10.0, 20.0, 40.0, 60.0]
+HIDDEN, MLP, VOCABULARY = 1024, 2816, 8192
+LAYER = 4 * HIDDEN * HIDDEN + 3 * HIDDEN * MLP
+LAYERS_PER_SHARD = 20
+REPEATS = 3
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def peak_megabytes() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no VmHWM in /proc/self/status")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def make_pair(folder: Path, layers: int) -> None:
+    """Write a bfloat16 pair as a fine-tuning with float32 master weights leaves it.
+
+    Weights are normal with a scale of their own per row; the steps are small and heavy-tailed,
+    so that part of them is lost in bfloat16 and part of the weights does not change at all.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
+    shards: list[dict[str, tuple[int, ...]]] = []
+    for layer in range(layers):
+        at = f"model.layers.{layer}"
+        shapes |= {f"{at}.self_attn.{n}_proj.weight": (HIDDEN, HIDDEN) for n in "qkvo"}
+        shapes |= {f"{at}.mlp.{n}_proj.weight": (MLP, HIDDEN) for n in ("gate", "up")}
+        shapes[f"{at}.mlp.down_proj.weight"] = (HIDDEN, MLP)
+        shapes[f"{at}.input_layernorm.weight"] = (HIDDEN,)
+        if layer % LAYERS_PER_SHARD == LAYERS_PER_SHARD - 1 or layer == layers - 1:
+            shards.append(shapes)
+            shapes = {}
+    places = {}
+    for number, shard in enumerate(shards):
+        file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+        base, finetuned = {}, {}
+        for name, shape in shard.items():
+            scale = torch.empty((shape[0], *[1] * (len(shape) - 1))).uniform_(
+                0.005, 0.04, generator=generator
+            )
+            p = (torch.randn(shape, generator=generator) * scale).bfloat16()
+            step = torch.randn(shape, generator=generator)
+            step *= torch.rand(shape, generator=generator).clamp_(min=1e-3).rsqrt_() * 2e-5
+            base[name], finetuned[name] = p, (p.float() + step).bfloat16()
+            places[name] = file
+        for model, tensors in (("base", base), ("finetuned", finetuned)):
+            (folder / model).mkdir(parents=True, exist_ok=True)
+            save_file(tensors, folder / model / file)
+    for model in ("base", "finetuned"):
+        index = {"metadata": {}, "weight_map": places}
+        (folder / model / "model.safetensors.index.json").write_text(json.dumps(index))
+        (folder / model / "config.json").write_text('{"model_type": "llama"}')
+
+
+def read_pair(folder: Path) -> float:
+    """CPU time of reading both models once."""
+    buffer = bytearray(1 << 20)
+    start = cpu_seconds()
+    for model in ("base", "finetuned"):
+        for path in weight_files(folder / model):
+            with path.open("rb", buffering=0) as handle:
+                while handle.readinto(buffer):
+                    pass
+    return cpu_seconds() - start
+
+
+def copy_seven(folder: Path) -> float:
+    """CPU time of copying the fine-tune seven times by read and write."""
+    buffer = memoryview(bytearray(1 << 20))
+    start = cpu_seconds()
+    for number in range(len(RATIOS)):
+        target = folder / f"copy-{number}"
+        target.mkdir()
+        for path in weight_files(folder / "finetuned"):
+            with path.open("rb", buffering=0) as source, (target / path.name).open("wb", 0) as sink:
+                while count := source.readinto(buffer):
+                    sink.write(buffer[:count])
+    return cpu_seconds() - start
+
+
+def ours(folder: Path, *, write: bool) -> float:
+    """CPU time of `sftknow restore` for the seven ratios, with or without checkpoints."""
+    import numpy as np
+
+    from sftknow_eval.drift.change import measure
+    from sftknow_eval.drift.scan import Ranking
+    from sftknow_eval.drift.tensors import Compared
+    from sftknow_eval.restoration.blocks import BlockRestorer
+    from sftknow_eval.restoration.output import save_checkpoints, save_recipes
+    from sftknow_eval.restoration.pair import match
+    from sftknow_eval.restoration.regions import Region
+    from sftknow_eval.restoration.run import ModelName, make_recipes, opened
+
+    class Few:
+        def read(self, name: str, offset: int, out: np.ndarray) -> None:
+            out[:] = 0
+
+    # Load the compiled kernels: seconds on the first run on a machine, cached afterwards.
+    measure(Few(), Few(), [Compared("a", "a", "BF16", "BF16", 8, 8)], RATIOS)
+    few = np.zeros(8, np.uint16)
+    BlockRestorer(Ranking(), "a", [(0, 0, 0)]).block(few, few, 0, np.zeros(8, np.uint16))
+    start = cpu_seconds()
+    names = ModelName(str(folder / "base")), ModelName(str(folder / "finetuned"))
+    with opened(*names) as models:
+        pair = match(*models, Region())
+        recipes = make_recipes(pair, names, Region(), RATIOS, Ranking())
+        if write:
+            save_checkpoints(pair, recipes, folder / "ours")
+        else:
+            save_recipes(recipes, folder / "recipes")
+    return cpu_seconds() - start
+
+
+def reference(folder: Path) -> float:
+    """CPU time of the plain way: everything in memory, concatenated, `torch.topk`."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    start = cpu_seconds()
+    base, finetuned = (
+        {n: t for path in weight_files(folder / m) for n, t in load_file(path).items()}
+        for m in ("base", "finetuned")
+    )
+    names = sorted(n for n in base if ".layers." in n and "norm" not in n)
+    r = torch.cat(
+        [((finetuned[n] - base[n]).abs() / (base[n].abs() + 1e-8)).flatten() for n in names]
+    )
+    for ratio in RATIOS:
+        chosen = torch.zeros(r.numel(), dtype=torch.bool)
+        chosen[torch.topk(r, int(r.numel() * ratio / 100)).indices] = True
+        restored, place = dict(finetuned), 0
+        for name in names:
+            mask = chosen[place : place + base[name].numel()].view(base[name].shape)
+            restored[name] = torch.where(mask, base[name], finetuned[name])
+            place += base[name].numel()
+        target = folder / f"reference-{ratio:g}"
+        target.mkdir()
+        save_file(restored, target / "model.safetensors")
+    return cpu_seconds() - start
+
+
+MEASUREMENTS = {
+    "read": read_pair,
+    "copy": copy_seven,
+    "recipes": lambda folder: ours(folder, write=False),
+    "checkpoints": lambda folder: ours(folder, write=True),
+    "reference": reference,
+}
+
+
+def measured(what: str, folder: Path) -> tuple[float, float]:
+    """Run one measurement in a process of its own: CPU seconds and peak megabytes."""
+    command = [sys.executable, __file__, "--child", what, "--folder", str(folder)]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    for pattern in ("copy-*", "reference-*", "ours", "recipes"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
+    return found["cpu"], found["peak"]
+
+
+def several(names: list[str], folder: Path) -> dict[str, tuple[float, float]]:
+    """Medians of interleaved repeats of CPU time; the largest peak."""
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for _ in range(REPEATS):
+        for name in names:
+            runs[name].append(measured(name, folder))
+    return {
+        name: (statistics.median(c for c, _ in found), max(p for _, p in found))
+        for name, found in runs.items()
+    }
+
+
+def prepared(root: Path, billions: float) -> tuple[Path, int]:
+    """Make a pair of about so many billion weights in layers; return it and their number."""
+    layers = max(1, -(-round(billions * 1e9) // LAYER))
+    folder = root / f"{billions:g}"
+    command = [sys.executable, __file__, "--child", "make", "--folder", str(folder)]
+    subprocess.run([*command, "--layers", str(layers)], check=True)
+    measured("read", folder)  # into the page cache
+    return folder, layers * LAYER
+
+
+def compare(root: Path, billions: float, with_reference: bool) -> None:
+    """Print section by section how the seven ratios compare."""
+    folder, elements = prepared(root, billions)
+    found = several(["read", "copy", "recipes", "checkpoints"], folder)
+    print(f"{elements / 1e9:.3f} billion bfloat16 weights, seven ratios, CPU seconds:")
+    for name, (cpu, peak) in found.items():
+        print(f"  {name:12s} {cpu:8.2f} s   peak {peak:7.0f} MB")
+    if with_reference:
+        cpu, peak = measured("reference", folder)
+        print(f"  {'reference':12s} {cpu:8.2f} s   peak {peak:7.0f} MB")
+        print(f"reference / checkpoints: {cpu / found['checkpoints'][0]:.1f} (at least 60)")
+    print(
+        f"checkpoints / copying seven times: {found['checkpoints'][0] / found['copy'][0]:.2f} "
+        "(at most 1.5)"
+    )
+    print(f"recipes / reading once: {found['recipes'][0] / found['read'][0]:.2f} (at most 4)")
+    shutil.rmtree(folder)
+
+
+def scaling(root: Path, sizes: list[float]) -> None:
+    """Print cost per weight and peak memory over sizes, and what they project to."""
+    rows = []
+    for billions in sizes:
+        folder, elements = prepared(root, billions)
+        found = several(["recipes", "checkpoints"], folder)
+        rows.append((elements, found))
+        shutil.rmtree(folder)
+        recipes, checkpoints = (found[name] for name in ("recipes", "checkpoints"))
+        print(
+            f"{elements / 1e9:6.3f} billion: recipes {recipes[0] / elements * 1e9:5.2f} ns a "
+            f"weight, checkpoints {checkpoints[0] / elements * 1e9:5.2f} ns a weight, peak "
+            f"{max(recipes[1], checkpoints[1]):.0f} MB"
+        )
+    for name in ("recipes", "checkpoints"):
+        costs = [found[name][0] / elements for elements, found in rows]
+        print(f"{name}: dearest over cheapest weight {max(costs) / min(costs):.2f}")
+        for size in (8, 70):
+            print(f"  projected to {size}B at the last size's cost: {costs[-1] * size * 1e9:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--elements", type=float, default=0.4, help="billions, default 0.4")
+    parser.add_argument("--sizes", help="billions, for cost and memory over size: 0.05,0.1,1")
+    parser.add_argument("--no-reference", action="store_true", help="leave the reference out")
+    parser.add_argument("--folder", type=Path, help="where to put the files (10 to 25 GB)")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--layers", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child == "make":
+        make_pair(options.folder, options.layers)
+    elif options.child:
+        cpu = MEASUREMENTS[options.child](options.folder)
+        print(json.dumps({"cpu": cpu, "peak": peak_megabytes()}))
+    else:
+        with tempfile.TemporaryDirectory(dir=options.folder, prefix="restoration-") as root:
+            compare(Path(root), options.elements, not options.no_reference)
+            if options.sizes:
+                scaling(Path(root), [float(size) for size in options.sizes.split(",")])
+
+
+if __name__ == "__main__":
+    main()
