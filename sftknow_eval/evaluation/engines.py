@@ -74,10 +74,12 @@ def _vllm_defaults(model_args: Mapping[str, Any]) -> dict[str, Any]:
 
 def stop_engine(engine: Any) -> None:
     """Free what an engine holds, so that the next one finds the memory."""
-    if hasattr(getattr(engine, "model", None), "llm_engine"):
-        from sftknow_eval.mastery.vllm_engine import close_engine
+    served = getattr(getattr(engine, "model", None), "llm_engine", None)
+    if served is not None:
+        from vllm.distributed import cleanup_dist_env_and_memory
 
-        close_engine(engine.model)
+        served.engine_core.shutdown()
+        cleanup_dist_env_and_memory()
     elif hasattr(engine, "_model"):
         engine._model = None
     gc.collect()

@@ -73,16 +73,7 @@ def evaluate(request: EvaluationRequest, out: Path) -> Evaluation:
         DataError, TemplateError, MasteryError, SettingsError: no documents can be made.
     """
     style, style_from = _style(request)
-    metadata = _metadata(request)
-    run = ModelRun(
-        model=request.finetuned,
-        metadata={**metadata, "style": style},
-        backend=request.backend,
-        engine_args=request.engine_args,
-        batch_size=request.batch_size,
-        num_fewshot=request.num_fewshot,
-        limit=request.limit,
-    )
+    run = _finetuned_run(request, style)
     task = run.task_data().record
     base_name, base_from = _base(request, task)
     base = None
@@ -110,11 +101,19 @@ def evaluate(request: EvaluationRequest, out: Path) -> Evaluation:
     return Evaluation(finetuned, base, compared, summary)
 
 
-def _metadata(request: EvaluationRequest) -> dict[str, str]:
-    """Return what selects the facts, for both models: the base has no record of the data."""
+def _finetuned_run(request: EvaluationRequest, style: Style) -> ModelRun:
     metadata = {**request.metadata, **({"base": request.base} if request.base else {})}
+    # Named for the base too, which has no record of the data.
     data = read_settings({"pretrained": request.finetuned, **metadata}).data
-    return {**metadata, "data": data} if data else metadata
+    return ModelRun(
+        model=request.finetuned,
+        metadata={**metadata, **({"data": data} if data else {}), "style": style},
+        backend=request.backend,
+        engine_args=request.engine_args,
+        batch_size=request.batch_size,
+        num_fewshot=request.num_fewshot,
+        limit=request.limit,
+    )
 
 
 def _base_run(run: ModelRun, base: str, task: Mapping[str, Any]) -> ModelRun:
