@@ -45,6 +45,9 @@ def sweep(
     limit: Annotated[
         int | None, typer.Option(help="At most this many documents of each task (or stratum).")
     ] = None,
+    include_path: Annotated[
+        Path | None, typer.Option(help="Folder with task files of your own.")
+    ] = None,
     batch_size: Annotated[str | None, typer.Option(help="Documents in a batch.")] = None,
     model_args: Annotated[
         str, typer.Option(help="More arguments of lm-eval's model, as key=value,key=value.")
@@ -96,6 +99,7 @@ def sweep(
         batch_size=batch_size,
         num_fewshot=num_fewshot,
         limit=limit,
+        include_path=include_path,
     )
     console = Console(highlight=False, stderr=as_json)
     summary = run(request, out, lambda line: console.print(line, markup=False))

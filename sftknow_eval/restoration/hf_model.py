@@ -149,6 +149,10 @@ class RestoredHF(HFLM):  # type: ignore[misc]
             raise
         return self._report
 
+    def close(self) -> None:
+        """Free the model's memory."""
+        self._model = EndedEngine("it was closed")
+
     def get_model_info(self) -> dict[str, Any]:
         """Return lm-eval's record of the model, and that of the restoration."""
         info: dict[str, Any] = super().get_model_info()

@@ -246,11 +246,9 @@ class Blender:
                 "The engine leaves them out, so it cannot hold the restored model. Choose another "
                 "region, or write the restored model with 'sftknow restore'."
             )
-        effective = not isinstance(self.restoration, Recipe) or self.restoration.effective_restored
-        if self.restoration.names and effective and not self._changed:
+        if not self._changed and self._must_change():
             raise CheckpointError(
-                "The restoration changed no weight at all, although it names "
-                f"{len(self.restoration.names)} tensors: base and fine-tune hold the same there. "
+                "The restoration changed no weight at all: base and fine-tune hold the same. "
                 "Check that 'base' is the base and 'pretrained' the fine-tune."
             )
         recipe = self.restoration if isinstance(self.restoration, Recipe) else None
@@ -262,6 +260,16 @@ class Blender:
             changed_tensors=len(self._changed),
             tensors=dict(self._tensors),
         )
+
+    def _must_change(self) -> bool:
+        """Say whether a restoration without effect can only be a mistake.
+
+        A ratio of zero is meant to do nothing, and the least changed or random elements may
+        be unchanged ones.
+        """
+        if not isinstance(self.restoration, Recipe):
+            return True
+        return self.restoration.ratio > 0 and self.restoration.order == "top"
 
     def close(self) -> None:
         """Close the base's files."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lm_eval.api.registry import register_model
 
 from sftknow_eval.errors import CheckpointError, SettingsError
@@ -51,13 +52,18 @@ class RestoredVLLM(VLLM):  # type: ignore[misc]
         self._choice = choice.settled(pretrained, revision)
         prepare_environment()  # again, as ranking the elements has imported numba
         extra = dict(kwargs.pop("model_loader_extra_config", None) or {})
-        super().__init__(
-            pretrained=pretrained,
-            load_format="sftknow",
-            model_loader_extra_config={**extra, **self._choice.given()},
-            worker_extension_cls=_EXTENSION,
-            **kwargs,
-        )
+        set_threads = torch.set_num_threads
+        try:
+            super().__init__(
+                pretrained=pretrained,
+                load_format="sftknow",
+                model_loader_extra_config={**extra, **self._choice.given()},
+                worker_extension_cls=_EXTENSION,
+                **kwargs,
+            )
+        finally:
+            # A CPU engine in this process replaces it by one that does nothing.
+            torch.set_num_threads = set_threads
         self._reports = [_report(found) for found in self.model.collective_rpc("sftknow_report")]
         self._check_workers()
 
@@ -80,7 +86,7 @@ class RestoredVLLM(VLLM):  # type: ignore[misc]
             if not self.model.reset_prefix_cache():
                 raise CheckpointError("vLLM could not reset its prefix cache after a swap.")
         except BaseException as error:
-            self._end(error)
+            self.close(str(error))
             if isinstance(error, CheckpointError) or not isinstance(error, Exception):
                 raise
             raise CheckpointError(f"The swap failed and the engine was ended: {error}") from error
@@ -90,9 +96,15 @@ class RestoredVLLM(VLLM):  # type: ignore[misc]
         if len({report.checksum for report in self._reports}) != 1:
             raise CheckpointError("The engine's workers loaded different weights.")
 
-    def _end(self, error: BaseException) -> None:
-        engine, self.model = self.model, EndedEngine(str(error))
+    def close(self, why: str = "it was closed") -> None:
+        """Stop the engine and its processes, and free its memory; again is no change."""
+        engine, self.model = self.model, EndedEngine(why)
+        if isinstance(engine, EndedEngine):
+            return
+        from vllm.distributed import cleanup_dist_env_and_memory
+
         engine.llm_engine.engine_core.shutdown()
+        cleanup_dist_env_and_memory()
 
     def get_model_info(self) -> dict[str, Any]:
         """Return the record of the restoration for lm-eval's results."""

@@ -16,7 +16,7 @@ from typing import Any
 from sftknow_eval.artifacts import digest, installed_versions, write_json
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.evaluation.documents import load_task_data
-from sftknow_eval.evaluation.engines import quiet_lm_eval, start_engine, stop_engine
+from sftknow_eval.evaluation.engines import quiet_lm_eval, start_engine
 from sftknow_eval.evaluation.facts_file import FACTS_NAME, write_facts
 from sftknow_eval.evaluation.install import TASK_FOLDER, tasks_path
 from sftknow_eval.evaluation.results import outcomes_of, scores
@@ -55,6 +55,7 @@ class SweepRequest:
         engine_args: further arguments of lm-eval's model class.
         num_fewshot: None for each task's own.
         limit: at most this many documents of each task.
+        include_path: folder with task files of the user's own.
     """
 
     base: str
@@ -68,6 +69,7 @@ class SweepRequest:
     batch_size: str | None = None
     num_fewshot: int | None = None
     limit: int | None = None
+    include_path: Path | None = None
 
     @property
     def asks_facts(self) -> bool:
@@ -120,7 +122,7 @@ def _hide_load_bars() -> None:
     """Keep transformers from drawing a bar for every swap."""
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 class _Run:
@@ -152,12 +154,14 @@ class _Run:
         points = []
         with quiet_lm_eval():
             _hide_load_bars()
+            if not all(done.values()):
+                self._tasks()  # an unknown task is said before the engine starts
             try:
                 for recipe in self._recipes:
                     points.append(self._point(recipe, same, done))
             finally:
                 if self._engine is not None:
-                    stop_engine(self._engine)
+                    self._engine.close()
         return points
 
     def _point(
@@ -267,14 +271,26 @@ class _Run:
         )
 
     def _tasks(self) -> Any:
-        from lm_eval.tasks import TaskManager
-
         if self._manager is None:
-            # lm-eval's own index takes many seconds, ours none.
-            others = any(not task.startswith(TASK_FOLDER) for task in self._request.tasks)
-            self._manager = TaskManager(
-                include_path=str(tasks_path()),
-                include_defaults=others,
-                metadata=self._request.task_metadata,
-            )
+            self._manager = _task_manager(self._request)
         return self._manager.load(list(self._request.tasks))
+
+
+def _task_manager(request: SweepRequest) -> Any:
+    """Return a task manager that knows the tasks asked for."""
+    from lm_eval.tasks import TaskManager
+
+    own = [str(request.include_path)] if request.include_path else []
+    folders = [str(tasks_path()), *own]
+    metadata = request.task_metadata
+    # lm-eval's own index takes many seconds, ours none.
+    manager = TaskManager(include_path=folders, include_defaults=False, metadata=metadata)
+    if set(request.tasks) <= set(manager.all_tasks):
+        return manager
+    manager = TaskManager(include_path=folders, metadata=metadata)
+    if unknown := sorted(set(request.tasks) - set(manager.all_tasks)):
+        raise SettingsError(
+            f"lm-eval knows no task '{unknown[0]}'. 'sftknow lm-eval ls tasks' lists those it "
+            "knows; --include-path DIR adds your own."
+        )
+    return manager
