@@ -1,7 +1,7 @@
 """Files that are either whole or absent, digests of what they hold, and provenance.
 
-Everything the package writes goes through `atomic_path`: the content is written under a
-temporary name in the same folder, synced, and renamed last, so that a killed run leaves
+Everything the package writes goes through `atomic_path` or `atomic_folder`: the content is
+written under a temporary name in the same folder and renamed last, so that a killed run leaves
 nothing that looks finished.
 """
 
@@ -13,11 +13,14 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sftknow_eval.errors import DataError, OutOfSpace
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cache_dir() -> Path:
@@ -41,7 +44,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         partial.replace(path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if is_disk_full(error):
             raise OutOfSpace(
                 f"No space left while writing {path}. What was finished before is intact: "
                 "free some space and run the same command again to go on."
@@ -49,6 +52,54 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `folder` only when the block ends without error.
+
+    `folder` must not exist, or be empty. What killed runs left behind is removed first.
+
+    Raises:
+        OutOfSpace: the disk filled up; nothing is left.
+    """
+    for left in folder.parent.glob(f".{folder.name}.*.partial"):
+        if not _is_running(left.name.split(".")[-2]):
+            shutil.rmtree(left, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if folder.is_dir():
+            folder.rmdir()
+        partial.rename(folder)
+    except Exception as error:
+        if is_disk_full(error):
+            raise OutOfSpace(
+                f"No space left while writing {folder}; nothing of it was kept. Free some space "
+                "and run the same command again."
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error says that the disk, a quota or a size limit is exhausted."""
+    # safetensors reports a full disk as an error of its own, with the number in the text.
+    return getattr(error, "errno", None) in _DISK_FULL or any(
+        f"os error {number})" in str(error) for number in _DISK_FULL
+    )
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
 import hashlib
 import logging
 import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sftknow_eval.artifacts import digest, installed_versions, write_json
-from sftknow_eval.errors import OutOfSpace, SettingsError
+from sftknow_eval.artifacts import atomic_folder, digest, installed_versions, write_json
+from sftknow_eval.errors import SettingsError
 from sftknow_eval.mastery.dataset import Dataset
 from sftknow_eval.mastery.facts import Fact
 from sftknow_eval.mastery.table import MasteryTable
@@ -27,7 +23,6 @@ from sftknow_eval.training.sft import OnStep, TrainSettings, quiet_libraries, re
 
 logger = logging.getLogger(__name__)
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PACKAGES = ("sftknow-eval", "torch", "transformers", "trl", "accelerate", "tokenizers")
 
 
@@ -193,31 +188,8 @@ def _load(folder: Path, request: FinetuneRequest) -> tuple[Any, Any]:
 def _save(request: FinetuneRequest, model: Any, tokenizer: Any, record: TrainingRecord) -> None:
     import torch
 
-    with _whole_folder(request.out) as partial, quiet_libraries():
+    with atomic_folder(request.out) as partial, quiet_libraries():
         model.to(device="cpu", dtype=getattr(torch, record.saved_dtype))
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         write_json(partial / RECORD_NAME, record.model_dump(mode="json"))
-
-
-@contextlib.contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `out` only when the block ends without error."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        if out.is_dir():
-            out.rmdir()
-        partial.rename(out)
-    except Exception as error:
-        # safetensors reports a full disk as an error of its own, with the number in the text.
-        number = getattr(error, "errno", None)
-        if number in _DISK_FULL or any(f"os error {n})" in str(error) for n in _DISK_FULL):
-            raise OutOfSpace(
-                f"No space left while writing the model {out}; nothing of it was kept. Free some "
-                "space (or use --save-dtype bfloat16) and run the same command again."
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

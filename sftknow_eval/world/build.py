@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from sftknow_eval.artifacts import installed_versions, read_json, write_json
-from sftknow_eval.errors import OutOfSpace, SettingsError
+from sftknow_eval.artifacts import atomic_folder, installed_versions, read_json, write_json
+from sftknow_eval.errors import SettingsError
 from sftknow_eval.world.facts import SPLITS, make_facts, write_data
 from sftknow_eval.world.names import Names
 from sftknow_eval.world.settings import WorldSettings
 from sftknow_eval.world.text import make_text
 
 _RECORD = "world.json"
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Progress = Callable[[str, int, int], None]
 
@@ -40,23 +36,8 @@ def build_world(
     """
     if _finished(out, settings):
         return out, True
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with atomic_folder(out) as partial:
         _make(partial, settings, progress or (lambda what, done, total: None))
-        partial.rename(out)
-    except Exception as error:
-        # safetensors reports a full disk as an error of its own, with the number in the text.
-        number = getattr(error, "errno", None)
-        if number in _DISK_FULL or any(f"os error {n})" in str(error) for n in _DISK_FULL):
-            raise OutOfSpace(
-                f"No space left while writing the mini-world {out}; nothing of it was kept. Free "
-                "some space and run the same command again."
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out, False
 
 

@@ -207,7 +207,7 @@ class TestFolder:
             text=True,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         )
-        assert "OutOfSpace: No space left while writing the mini-world" in ended.stderr
+        assert "OutOfSpace: No space left while writing" in ended.stderr
         assert list(tmp_path.iterdir()) == []
 
     def test_a_finished_world_is_reused_untouched(self, small_world: Path) -> None:
