@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -201,6 +202,12 @@ class Dataset:
         )
 
 
+def count_facts(source: Path) -> dict[str, int]:
+    """Return how many facts a data set holds for probing, as `{"test id": 9555, ...}`."""
+    dataset = open_dataset(source)
+    return dict(Counter(f"{f.split} {f.domain}" for f in dataset.probe_facts()))
+
+
 def open_dataset(
     source: str | Path | None = None,
     *,
@@ -224,7 +231,7 @@ def open_dataset(
     if configured is None:
         from sftknow_eval.mastery.download import entity_questions
 
-        configured = entity_questions()
+        configured = entity_questions(count_facts)
     found = FactFiles(Path(configured))
     listed = _part(found, "relations.yaml", relations)
     # Data that brings its own relations has nothing to do with the aliases of EntityQuestions.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 import logging
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,11 +34,17 @@ _TIMEOUT_SECONDS = 30
 _CHUNK = 1 << 16
 
 
-def entity_questions(sources: tuple[str, ...] = SOURCES) -> Path:
+def entity_questions(
+    count_facts: Callable[[Path], dict[str, int]], sources: tuple[str, ...] = SOURCES
+) -> Path:
     """Return the archive of EntityQuestions in the cache, downloaded when it is not there.
 
     Its content is checked before it gets its name. Where the digest differs and the numbers of
     facts are those of the paper, that is said and the archive is used.
+
+    Args:
+        count_facts: the facts in an archive by split and domain, under the names of `FACT_COUNTS`.
+        sources: addresses, tried in this order.
 
     Raises:
         DataError: no source gave an archive that holds these facts.
@@ -52,7 +58,7 @@ def entity_questions(sources: tuple[str, ...] = SOURCES) -> Path:
         try:
             with atomic_path(target) as partial:
                 _fetch(url, partial)
-                _check(partial, url)
+                _check(partial, url, count_facts)
             return target
         except DataError as error:
             logger.warning("%s could not be used: %s", url, error)
@@ -99,16 +105,10 @@ def _received(url: str) -> Iterator[bytes]:
         raise DataError(f"it ended after {received:,} of {size:,} bytes")
 
 
-def _check(archive: Path, url: str) -> None:
-    from sftknow_eval.mastery.dataset import open_dataset  # which asks this module for its data
-
+def _check(archive: Path, url: str, count_facts: Callable[[Path], dict[str, int]]) -> None:
     if (found := FactFiles(archive).digest()) == CONTENT_DIGEST:
         return
-    dataset = open_dataset(archive)
-    counts = {
-        name: len(dataset.facts(*name.split()))  # type: ignore[arg-type]
-        for name in FACT_COUNTS
-    }
+    counts = count_facts(archive)
     if counts != FACT_COUNTS:
         raise DataError(
             f"its content digest is {found}, {CONTENT_DIGEST} was expected, and it holds "

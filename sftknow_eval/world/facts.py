@@ -12,8 +12,8 @@ import yaml
 
 from sftknow_eval.artifacts import write_json
 from sftknow_eval.world.names import Names
+from sftknow_eval.world.patterns import PATTERNS, Pattern, probe_templates
 from sftknow_eval.world.settings import WorldSettings
-from sftknow_eval.world.text import PATTERNS, Pattern, probe_templates
 
 SPLITS = ("train", "dev", "test")
 

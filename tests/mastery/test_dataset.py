@@ -76,7 +76,7 @@ def test_the_option_comes_before_the_environment_and_that_before_the_download(
     with pytest.raises(DataError, match="elsewhere does not exist"):
         open_dataset()
     monkeypatch.delenv("SFTKNOW_DATA")
-    monkeypatch.setattr("sftknow_eval.mastery.download.entity_questions", lambda: small_data)
+    monkeypatch.setattr("sftknow_eval.mastery.download.entity_questions", lambda count: small_data)
     assert open_dataset().source == str(small_data)
 
 

@@ -19,7 +19,7 @@ from sftknow_eval.artifacts import cache_dir
 from sftknow_eval.errors import DataError, OutOfSpace
 from sftknow_eval.mastery import download
 from sftknow_eval.mastery.archive import FactFiles
-from sftknow_eval.mastery.dataset import open_dataset
+from sftknow_eval.mastery.dataset import count_facts, open_dataset
 from sftknow_eval.mastery.download import entity_questions
 
 
@@ -104,10 +104,10 @@ def kept() -> list[Path]:
 
 @pytest.mark.parametrize("path", ["/whole", "/chunked"])
 def test_the_archive_is_kept_and_asked_for_once(server: _Server, path: str) -> None:
-    target = entity_questions((server.url + path,))
+    target = entity_questions(count_facts, (server.url + path,))
     assert target.read_bytes() == server.body
     assert kept() == [target]
-    assert entity_questions((server.url + path,)) == target
+    assert entity_questions(count_facts, (server.url + path,)) == target
     assert server.asked == [path]
 
 
@@ -130,7 +130,7 @@ def test_the_second_source_serves_when_the_first_fails(
 ) -> None:
     monkeypatch.setattr(download, "_TIMEOUT_SECONDS", 0.5)
     with caplog.at_level(logging.WARNING):
-        target = entity_questions((server.url + path, f"{server.url}/whole"))
+        target = entity_questions(count_facts, (server.url + path, f"{server.url}/whole"))
     assert target.read_bytes() == server.body
     assert f"{path} could not be used" in caplog.text
 
@@ -145,18 +145,18 @@ def test_when_all_sources_fail_each_is_named_and_nothing_is_left(
         with pytest.raises(
             DataError, match=r"--data or the environment variable SFTKNOW_DATA"
         ) as caught:
-            entity_questions((*(server.url + path for path in BAD), down))
+            entity_questions(count_facts, (*(server.url + path for path in BAD), down))
     for path in (*BAD, "/down"):
         assert f"{path}: " in str(caught.value)
     assert kept() == []
     # The next call begins anew.
-    assert entity_questions((f"{server.url}/whole",)).is_file()
+    assert entity_questions(count_facts, (f"{server.url}/whole",)).is_file()
 
 
 def test_other_facts_are_refused(server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "CONTENT_DIGEST", "0" * 64)
     with pytest.raises(DataError, match="content digest"):
-        entity_questions((f"{server.url}/whole",))
+        entity_questions(count_facts, (f"{server.url}/whole",))
     assert kept() == []
 
 
@@ -168,7 +168,7 @@ def test_another_digest_with_the_right_counts_is_used_and_said(
     counts = {"train id": 10, "test id": 10, "test ood": 5, "dev id": 10}
     monkeypatch.setattr(download, "FACT_COUNTS", counts)
     with caplog.at_level(logging.WARNING):
-        assert entity_questions((f"{server.url}/whole",)).is_file()
+        assert entity_questions(count_facts, (f"{server.url}/whole",)).is_file()
     assert "numbers of facts are right" in caplog.text
 
 
@@ -178,7 +178,7 @@ def test_a_cache_that_cannot_be_written_is_named(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SFTKNOW_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(DataError, match="SFTKNOW_CACHE"):
-        entity_questions((f"{server.url}/whole",))
+        entity_questions(count_facts, (f"{server.url}/whole",))
 
 
 def test_a_full_disk_is_said_and_no_source_blamed(
@@ -194,7 +194,7 @@ def test_a_full_disk_is_said_and_no_source_blamed(
     real_fetch = download._fetch
     monkeypatch.setattr(download, "_fetch", onto_full_disk)
     with pytest.raises(OutOfSpace, match=r"dataset\.zip"):
-        entity_questions((f"{server.url}/whole", f"{server.url}/never"))
+        entity_questions(count_facts, (f"{server.url}/whole", f"{server.url}/never"))
     assert server.asked == ["/whole"]
     assert kept() == []
 
@@ -218,6 +218,6 @@ def test_the_real_files_are_known_however_they_are_archived(
             commit.writestr(f"EntityQuestions-096c261/{name}", official.read(name))
     server.body = repacked.read_bytes()
     with caplog.at_level(logging.WARNING):
-        target = entity_questions((f"{server.url}/chunked",))
+        target = entity_questions(count_facts, (f"{server.url}/chunked",))
     assert caplog.text == ""
     assert hashlib.sha256(target.read_bytes()).digest() == hashlib.sha256(server.body).digest()

@@ -28,8 +28,9 @@ from sftknow_eval.mastery.templates import load_templates
 from sftknow_eval.world.build import build_world
 from sftknow_eval.world.facts import make_facts
 from sftknow_eval.world.names import Names
+from sftknow_eval.world.patterns import OPENINGS, PATTERNS
 from sftknow_eval.world.settings import WorldSettings, world_settings
-from sftknow_eval.world.text import OPENINGS, PATTERNS, make_text
+from sftknow_eval.world.text import make_text
 
 # A world that is built in a second: its model learns next to nothing.
 SMALL = dataclasses.replace(
