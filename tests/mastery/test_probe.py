@@ -417,7 +417,11 @@ def test_a_killed_probe_ends_in_the_bytes_of_an_undisturbed_one(
         command = [sys.executable, "-m", "sftknow_eval", "probe", str(random_model)]
         command += ["--data", str(small_data), "--out", str(tmp_path / out), "--backend", backend]
         command += ["--dtype", "float32", "--chunk-facts", "1"]
-        command += ["--device", "cpu"] if backend == "hf" else ["--max-model-len", "128"]
+        if backend == "hf":
+            command += ["--device", "cpu"]
+        else:
+            # So many samples that vLLM does not hold all prompts at once: shards come one by one.
+            command += ["--max-model-len", "128", "--n-samples", "100"]
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
