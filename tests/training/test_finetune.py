@@ -13,12 +13,12 @@ import pytest
 import torch
 import typer
 from safetensors.torch import load_file
-from sftknow_eval.mastery.dataset import Dataset, open_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from sftknow_eval.cli.train import train as train_command
 from sftknow_eval.errors import MasteryError, ModelError, OutOfSpace, SettingsError
+from sftknow_eval.mastery.dataset import Dataset, open_dataset
 from sftknow_eval.mastery.table import MasteryTable, TableMeta, pack_verdicts
 from sftknow_eval.models import weight_fingerprint
 from sftknow_eval.record import read_record
