@@ -102,8 +102,12 @@ def read_pair(folder: Path) -> float:
     return cpu_seconds() - start
 
 
-def copy_seven(folder: Path) -> float:
-    """CPU time of copying the fine-tune seven times by read and write."""
+def copy_seven(folder: Path, *, prepared: bool) -> float:
+    """CPU time of copying the fine-tune seven times by read and write.
+
+    Prepared: space reserved before and synced after, as ours does. What is cheaper differs
+    between machines and between states of the page cache; the comparison takes the cheaper.
+    """
     buffer = memoryview(bytearray(1 << 20))
     start = cpu_seconds()
     for number in range(len(RATIOS)):
@@ -111,8 +115,12 @@ def copy_seven(folder: Path) -> float:
         target.mkdir()
         for path in weight_files(folder / "finetuned"):
             with path.open("rb", buffering=0) as source, (target / path.name).open("wb", 0) as sink:
+                if prepared:
+                    os.posix_fallocate(sink.fileno(), 0, path.stat().st_size)
                 while count := source.readinto(buffer):
                     sink.write(buffer[:count])
+                if prepared:
+                    os.fsync(sink.fileno())
     return cpu_seconds() - start
 
 
@@ -180,7 +188,8 @@ def reference(folder: Path) -> float:
 
 MEASUREMENTS = {
     "read": read_pair,
-    "copy": copy_seven,
+    "copy": lambda folder: copy_seven(folder, prepared=False),
+    "copy-prepared": lambda folder: copy_seven(folder, prepared=True),
     "recipes": lambda folder: ours(folder, write=False),
     "checkpoints": lambda folder: ours(folder, write=True),
     "reference": reference,
@@ -222,18 +231,16 @@ def prepared(root: Path, billions: float) -> tuple[Path, int]:
 def compare(root: Path, billions: float, with_reference: bool) -> None:
     """Print section by section how the seven ratios compare."""
     folder, elements = prepared(root, billions)
-    found = several(["read", "copy", "recipes", "checkpoints"], folder)
+    found = several(["read", "copy", "copy-prepared", "recipes", "checkpoints"], folder)
     print(f"{elements / 1e9:.3f} billion bfloat16 weights, seven ratios, CPU seconds:")
     for name, (cpu, peak) in found.items():
-        print(f"  {name:12s} {cpu:8.2f} s   peak {peak:7.0f} MB")
+        print(f"  {name:14s} {cpu:8.2f} s   peak {peak:7.0f} MB")
     if with_reference:
         cpu, peak = measured("reference", folder)
-        print(f"  {'reference':12s} {cpu:8.2f} s   peak {peak:7.0f} MB")
+        print(f"  {'reference':14s} {cpu:8.2f} s   peak {peak:7.0f} MB")
         print(f"reference / checkpoints: {cpu / found['checkpoints'][0]:.1f} (at least 60)")
-    print(
-        f"checkpoints / copying seven times: {found['checkpoints'][0] / found['copy'][0]:.2f} "
-        "(at most 1.5)"
-    )
+    copy = min(found["copy"][0], found["copy-prepared"][0])
+    print(f"checkpoints / copying seven times: {found['checkpoints'][0] / copy:.2f} (at most 1.5)")
     print(f"recipes / reading once: {found['recipes'][0] / found['read'][0]:.2f} (at most 4)")
     shutil.rmtree(folder)
 

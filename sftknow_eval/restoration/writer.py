@@ -128,56 +128,55 @@ def copy_side_files(base: Path, finetuned: Path, layout: Path, target: Path) -> 
             shutil.copyfile(base / name, target / name)
 
 
-class _Buffers:
-    """One thread's."""
+class _Worker:
+    """One thread's buffers, and the restorer of the tensor it is at."""
 
     def __init__(self, outputs: int) -> None:
         self.base, self.finetuned = (np.empty(8 * WRITE_BLOCK, np.uint8) for _ in range(2))
         self.out = np.empty(8 * WRITE_BLOCK * outputs, np.uint8)
+        self.tensor: str | None = None
+        self.restorer: TensorRestorer | None = None
 
 
 class _Writer:
     def __init__(self, job: Job, files: Sequence[dict[str, int]]) -> None:
         self._job, self._files = job, files
 
-    def items(self) -> list[tuple[StoredTensor, range, TensorRestorer | None]]:
+    def items(self) -> list[tuple[StoredTensor, range]]:
         """Return runs of blocks: single blocks, or a whole tensor whose blocks need order."""
-        items: list[tuple[StoredTensor, range, TensorRestorer | None]] = []
+        items: list[tuple[StoredTensor, range]] = []
         for tensor in sorted(self._job.finetuned.tensors.values(), key=lambda t: (t.file, t.begin)):
             starts = range(0, tensor.elements, WRITE_BLOCK)
             restorer = self._job.restorers(tensor.name)
             if restorer is not None and restorer.in_order:
-                items.append((tensor, starts, restorer))
-                continue
-            for start in starts:
-                # A restorer has buffers of its own, so that threads cannot share one.
-                own = restorer if start == 0 else self._job.restorers(tensor.name)
-                items.append((tensor, range(start, start + 1), own))
+                items.append((tensor, starts))
+            else:
+                items += [(tensor, range(start, start + 1)) for start in starts]
         return items
 
-    def write(
-        self, buffers: _Buffers, _: int, item: tuple[StoredTensor, range, TensorRestorer | None]
-    ) -> None:
+    def write(self, worker: _Worker, _: int, item: tuple[StoredTensor, range]) -> None:
         """Write a run of blocks of one tensor into every checkpoint."""
-        tensor, starts, restorer = item
+        tensor, starts = item
+        if worker.tensor != tensor.name:
+            worker.tensor, worker.restorer = tensor.name, self._job.restorers(tensor.name)
         for start in starts:
             count = min(WRITE_BLOCK, tensor.elements - start)
-            if restorer is None:
-                self._copy(buffers, tensor, start, count)
+            if worker.restorer is None:
+                self._copy(worker, tensor, start, count)
             else:
-                self._restore(buffers, tensor, restorer, start, count)
+                self._restore(worker, tensor, worker.restorer, start, count)
 
-    def _copy(self, buffers: _Buffers, tensor: StoredTensor, start: int, count: int) -> None:
+    def _copy(self, worker: _Worker, tensor: StoredTensor, start: int, count: int) -> None:
         bits = SAFETENSORS_BITS[tensor.dtype]
         first, last = start * bits // 8, -(-(start + count) * bits // 8)
-        block = buffers.finetuned[: last - first]
+        block = worker.finetuned[: last - first]
         self._job.finetuned.read(tensor.name, first, block)
         for files in self._files:
             _write_all(files[tensor.file], block, tensor.begin + first)
 
     def _restore(
         self,
-        buffers: _Buffers,
+        worker: _Worker,
         tensor: StoredTensor,
         restorer: TensorRestorer,
         start: int,
@@ -185,9 +184,9 @@ class _Writer:
     ) -> None:
         held = HELD_AS[tensor.dtype]
         other = self._job.base.tensors[self._job.base_name(tensor.name)]
-        p = self._read(self._job.base, buffers.base, other, start, count)
-        s = self._read(self._job.finetuned, buffers.finetuned, tensor, start, count)
-        out = buffers.out[: s.nbytes * len(self._files)]
+        p = self._read(self._job.base, worker.base, other, start, count)
+        s = self._read(self._job.finetuned, worker.finetuned, tensor, start, count)
+        out = worker.out[: s.nbytes * len(self._files)]
         restorer.block(p, s, start, out.view(held))
         offset = tensor.begin + start * held.itemsize
         for files, block in zip(self._files, out.reshape(len(self._files), -1), strict=True):
@@ -238,15 +237,11 @@ def write_weights(
                 _write_all(handles[file], header, 0)
         writer = _Writer(job, files)
 
-        def work(
-            buffers: _Buffers,
-            index: int,
-            item: tuple[StoredTensor, range, TensorRestorer | None],
-        ) -> None:
-            writer.write(buffers, index, item)
+        def work(worker: _Worker, index: int, item: tuple[StoredTensor, range]) -> None:
+            writer.write(worker, index, item)
             progress(min(len(item[1]) * WRITE_BLOCK, item[0].elements - item[1].start))
 
-        for_each(writer.items(), lambda: _Buffers(len(files)), work, threads)
+        for_each(writer.items(), lambda: _Worker(len(files)), work, threads)
         for handles in files:
             for handle in handles.values():
                 os.fsync(handle)
