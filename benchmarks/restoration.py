@@ -282,6 +282,8 @@ def main() -> None:
         print(json.dumps({"cpu": cpu, "peak": peak_megabytes()}))
     else:
         with tempfile.TemporaryDirectory(dir=options.folder, prefix="restoration-") as root:
+            small, _ = prepared(Path(root), 0.01)
+            measured("checkpoints", small)  # compiles the kernels, if this is the first time
             compare(Path(root), options.elements, not options.no_reference)
             if options.sizes:
                 scaling(Path(root), [float(size) for size in options.sizes.split(",")])

@@ -4,11 +4,8 @@ A *key* is an unsigned 32-bit number below 2**31 per element; the elements with 
 keys come first. For the order `top` it is the bit pattern of the float32 relative change,
 which orders like the number because the change is never negative.
 
-The small `intrinsic` functions exist because numba widens every integer to 64 bits, which
-halves or quarters the number of elements a vector instruction handles. Nothing is compiled
-with fast-math, so LLVM fuses no multiply and add: a NumPy one-liner gives the same bits.
-
-bfloat16 values are held as uint16, as NumPy has no such type.
+Nothing is compiled with fast-math, so LLVM fuses no multiply and add: a NumPy one-liner
+gives the same bits. bfloat16 values are held as uint16, as NumPy has no such type.
 """
 
 from __future__ import annotations
@@ -16,13 +13,24 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
+
+from sftknow_eval.drift.intrinsics import (
+    BUCKET_SHIFT,
+    as_bits,
+    as_float,
+    bucket,
+    larger,
+    less,
+    one_above,
+    one_other,
+    pick,
+    rounded,
+)
 
 TOP, BOTTOM, RANDOM = 0, 1, 2
 FLOAT32, BFLOAT16 = 0, 1
 INFINITE = 0x7F800000  # bit pattern of float32 infinity: the largest key of a finite pair
-BUCKET_SHIFT = 16  # a bucket is the keys that share their upper 16 bits
 BUCKETS = 1 << 15
 SHARED = 255  # the mark of a bucket that several intervals touch
 SUB_BLOCK = 1 << 14  # elements whose keys stay in the processor's first caches
@@ -40,104 +48,6 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _compile = njit(nogil=True, cache=True, error_model="numpy")
 
 
-@intrinsic
-def _as_float(typingctx: Any, value: Any) -> Any:
-    """Widen a bfloat16 (uint16) to float32; leave a float32 as it is. Both are exact."""
-
-    def widen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if signature.args[0] == types.float32:
-            return args[0]
-        word = context.get_value_type(types.uint32)
-        bits = builder.shl(builder.zext(args[0], word), word(16))
-        return builder.bitcast(bits, context.get_value_type(types.float32))
-
-    return types.float32(value), widen
-
-
-@intrinsic
-def _as_bits(typingctx: Any, value: Any) -> Any:
-    def bits(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], context.get_value_type(types.uint32))
-
-    return types.uint32(types.float32), bits
-
-
-@intrinsic
-def _rounded(typingctx: Any, value: Any) -> Any:
-    """Round a float32 to the nearest bfloat16, ties to even, and keep it as float32."""
-
-    def rounded(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word = context.get_value_type(types.uint32)
-        bits = builder.bitcast(args[0], word)
-        odd = builder.and_(builder.lshr(bits, word(16)), word(1))
-        bits = builder.add(bits, builder.add(odd, word(0x7FFF)))
-        bits = builder.and_(bits, word(0xFFFF0000))
-        return builder.bitcast(bits, context.get_value_type(types.float32))
-
-    return types.float32(types.float32), rounded
-
-
-@intrinsic
-def _larger(typingctx: Any, one: Any, other: Any) -> Any:
-    def larger(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.select(builder.icmp_unsigned(">", *args), *args)
-
-    return types.uint32(types.uint32, types.uint32), larger
-
-
-@intrinsic
-def _less(typingctx: Any, one: Any, other: Any) -> Any:
-    def less(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.sub(*args)
-
-    return types.uint32(types.uint32, types.uint32), less
-
-
-@intrinsic
-def _count_above(typingctx: Any, count: Any, bucket: Any, edge: Any) -> Any:
-    """Add one where the bucket is above the edge: the sign of the difference of 15-bit numbers.
-
-    Twice as fast as a comparison, which vector units with mask registers do on one port only.
-    """
-
-    def count_above(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        count, bucket, edge = args
-        above = builder.ashr(builder.sub(edge, bucket), bucket.type(15))
-        return builder.sub(count, above)
-
-    return types.uint16(types.uint16, types.uint16, types.uint16), count_above
-
-
-@intrinsic
-def _count_other(typingctx: Any, count: Any, key: Any, still: Any) -> Any:
-    """Add one where the key, below 2**31, differs."""
-
-    def count_other(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        count, key, still = args
-        other = builder.ashr(builder.neg(builder.xor(key, still)), key.type(31))
-        return builder.sub(count, other)
-
-    return types.uint32(types.uint32, types.uint32, types.uint32), count_other
-
-
-@intrinsic
-def _bucket(typingctx: Any, key: Any) -> Any:
-    def bucket(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        short = context.get_value_type(types.uint16)
-        return builder.trunc(builder.lshr(args[0], args[0].type(BUCKET_SHIFT)), short)
-
-    return types.uint16(types.uint32), bucket
-
-
-@intrinsic
-def _pick(typingctx: Any, key: Any, threshold: Any, base: Any, finetuned: Any) -> Any:
-    def pick(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        key, threshold, base, finetuned = args
-        return builder.select(builder.icmp_unsigned(">=", key, threshold), base, finetuned)
-
-    return base(types.uint32, types.uint32, base, base), pick
-
-
 @_compile
 def relative_change(p: Any, s: Any, r: Any) -> Any:
     """Write the float32 bits of |s - p| / (|p| + 1e-8) into `r`; return the largest.
@@ -149,10 +59,10 @@ def relative_change(p: Any, s: Any, r: Any) -> Any:
     """
     largest = _ZERO
     for i in range(r.size):
-        x = _as_float(p[i])
-        bits = _as_bits(np.abs(_as_float(s[i]) - x) / (np.abs(x) + _EPSILON))
+        x = as_float(p[i])
+        bits = as_bits(np.abs(as_float(s[i]) - x) / (np.abs(x) + _EPSILON))
         r[i] = bits
-        largest = _larger(bits, largest)
+        largest = larger(bits, largest)
     return largest
 
 
@@ -166,11 +76,11 @@ def relative_change_bfloat16(p: Any, s: Any, r: Any) -> Any:
     """
     largest = _ZERO
     for i in range(r.size):
-        x = _rounded(_as_float(p[i]))
-        difference = np.abs(_rounded(_rounded(_as_float(s[i])) - x))
-        bits = _as_bits(_rounded(difference / _rounded(np.abs(x) + _EPSILON_BFLOAT16)))
+        x = rounded(as_float(p[i]))
+        difference = np.abs(rounded(rounded(as_float(s[i])) - x))
+        bits = as_bits(rounded(difference / rounded(np.abs(x) + _EPSILON_BFLOAT16)))
         r[i] = bits
-        largest = _larger(bits, largest)
+        largest = larger(bits, largest)
     return largest
 
 
@@ -201,7 +111,7 @@ def fill_keys(
         largest = relative_change(p, s, keys)
     if order == BOTTOM and largest <= _INFINITE:
         for i in range(keys.size):
-            keys[i] = _less(_INFINITE, keys[i])
+            keys[i] = less(_INFINITE, keys[i])
     return largest
 
 
@@ -214,11 +124,11 @@ def count_above(keys: Any, buckets: Any, edges: Any, counts: Any) -> None:
     its very bucket.
     """
     for i in range(keys.size):
-        buckets[i] = _bucket(keys[i])
+        buckets[i] = bucket(keys[i])
     for j in range(edges.size):
-        edge, count = _bucket(edges[j]), np.uint16(0)
+        edge, count = bucket(edges[j]), np.uint16(0)
         for i in range(keys.size):
-            count = _count_above(count, buckets[i], edge)
+            count = one_above(count, buckets[i], edge)
         counts[j] += np.int64(count)
 
 
@@ -227,7 +137,7 @@ def count_moved(keys: Any, still: Any) -> int:
     """Return how many keys differ from `still`."""
     count = _ZERO
     for i in range(keys.size):
-        count = _count_other(count, keys[i], still)
+        count = one_other(count, keys[i], still)
     return int(count)
 
 
@@ -284,7 +194,7 @@ def sift(
         first, last = (0, low.size) if mark == SHARED else (np.int64(mark) - 1, np.int64(mark))
         for j in range(first, last):
             if key > high[j]:
-                above[j] += _bucket(key) == _bucket(high[j])
+                above[j] += bucket(key) == bucket(high[j])
             elif key == high[j]:
                 at_high[j] += 1
             elif key == low[j]:
@@ -298,7 +208,7 @@ def sift(
 def restore(keys: Any, threshold: Any, p: Any, s: Any, out: Any) -> None:
     """Write base values where the key reaches the threshold and fine-tuned ones elsewhere."""
     for i in range(out.size):
-        out[i] = _pick(keys[i], threshold, p[i], s[i])
+        out[i] = pick(keys[i], threshold, p[i], s[i])
 
 
 @_compile
@@ -362,11 +272,11 @@ def tally(
         block = keys[: last - first]
         x, y = p[first:last], s[first:last]
         if order == RANDOM:
-            largest = _larger(fill_keys(x, y, TOP, arithmetic, stream, start, block), largest)
+            largest = larger(fill_keys(x, y, TOP, arithmetic, stream, start, block), largest)
             changed[0] += count_moved(block, _ZERO)
             random_keys(stream, start + first, block)
         else:
-            largest = _larger(fill_keys(x, y, order, arithmetic, stream, start, block), largest)
+            largest = larger(fill_keys(x, y, order, arithmetic, stream, start, block), largest)
             changed[0] += count_moved(block, still)
         if largest > _INFINITE:
             return largest
@@ -404,8 +314,8 @@ def norms(p: Any, s: Any, sums: Any) -> None:
     moved = np.zeros(8)
     size = np.zeros(8)
     for i in range(s.size):
-        x = np.float64(_as_float(p[i]))
-        d = np.float64(_as_float(s[i])) - x
+        x = np.float64(as_float(p[i]))
+        d = np.float64(as_float(s[i])) - x
         moved[i & 7] += d * d
         size[i & 7] += x * x
     sums[0] += moved.sum()

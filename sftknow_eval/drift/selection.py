@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftknow_eval.drift import kernels
+from sftknow_eval.drift.intrinsics import BUCKET_SHIFT
 
 Keys = NDArray[np.uint32]
 Counts = NDArray[np.int64]
@@ -73,7 +74,7 @@ class Intervals:
         marked = np.zeros(kernels.BUCKETS, np.uint8)
         for j, (low, high) in enumerate(distinct):
             if not low == high == still:
-                first, last = low >> kernels.BUCKET_SHIFT, high >> kernels.BUCKET_SHIFT
+                first, last = low >> BUCKET_SHIFT, high >> BUCKET_SHIFT
                 touched = marked[first : last + 1]
                 touched[:] = np.where(touched == 0, min(j + 1, kernels.SHARED), kernels.SHARED)
         return cls(
@@ -226,19 +227,19 @@ def search(blocks: Iterable[Iterator[Keys]], wanted: Sequence[int]) -> list[int]
     first, second = blocks
     upper = np.zeros(kernels.BUCKETS, np.int64)
     for keys in first:
-        upper += np.bincount(keys >> kernels.BUCKET_SHIFT, minlength=kernels.BUCKETS)
+        upper += np.bincount(keys >> BUCKET_SHIFT, minlength=kernels.BUCKETS)
     descending = np.cumsum(upper[::-1])
     buckets = [kernels.BUCKETS - 1 - int(np.searchsorted(descending, rank)) for rank in wanted]
-    lower = {bucket: np.zeros(1 << kernels.BUCKET_SHIFT, np.int64) for bucket in buckets}
+    lower = {bucket: np.zeros(1 << BUCKET_SHIFT, np.int64) for bucket in buckets}
     for keys in second:
-        place = keys >> kernels.BUCKET_SHIFT
+        place = keys >> BUCKET_SHIFT
         for bucket, counts in lower.items():
-            low = keys[place == bucket] & np.uint32((1 << kernels.BUCKET_SHIFT) - 1)
+            low = keys[place == bucket] & np.uint32((1 << BUCKET_SHIFT) - 1)
             counts += np.bincount(low, minlength=counts.size)
     found = []
     for rank, bucket in zip(wanted, buckets, strict=True):
         left = rank - int(upper[bucket + 1 :].sum())
         within = np.cumsum(lower[bucket][::-1])
-        low = (1 << kernels.BUCKET_SHIFT) - 1 - int(np.searchsorted(within, left))
-        found.append((bucket << kernels.BUCKET_SHIFT) | low)
+        low = (1 << BUCKET_SHIFT) - 1 - int(np.searchsorted(within, left))
+        found.append((bucket << BUCKET_SHIFT) | low)
     return found

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftknow_eval.drift import kernels
+from sftknow_eval.drift.intrinsics import BUCKET_SHIFT
 from sftknow_eval.drift.selection import Counts, Intervals, Keys
 from sftknow_eval.drift.tensors import Array
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-_BASES = (np.arange(kernels.BUCKETS, dtype=np.uint32) << kernels.BUCKET_SHIFT).view(np.float32)
+_BASES = (np.arange(kernels.BUCKETS, dtype=np.uint32) << BUCKET_SHIFT).view(np.float32)
 _BASES_64 = np.where(np.isfinite(_BASES), _BASES, np.inf).astype(np.float64)
 
 
@@ -32,7 +33,7 @@ def value(key: int) -> float:
 
 def _sums(counts: Counts, lows: Counts) -> NDArray[np.float64]:
     """Return the sum of changes in each bucket."""
-    exponents = np.arange(kernels.BUCKETS) >> (23 - kernels.BUCKET_SHIFT)
+    exponents = np.arange(kernels.BUCKETS) >> (23 - BUCKET_SHIFT)
     steps = np.ldexp(1.0, np.maximum(exponents, 1) - 150)
     sums = np.multiply(counts, _BASES_64, out=np.zeros(kernels.BUCKETS), where=counts > 0)
     return np.asarray(sums + lows * steps)
@@ -137,7 +138,7 @@ class SpreadOfTensors:
 
     def above(self, blocks: Sequence[BlockSpread], intervals: Intervals, j: int) -> float:
         """Return the sum of changes above interval `j`."""
-        bucket = int(intervals.high[j]) >> kernels.BUCKET_SHIFT
+        bucket = int(intervals.high[j]) >> BUCKET_SHIFT
         counts, lows = self._counts.copy(), self._lows.copy()
         counts[bucket], lows[bucket] = np.sum([block.beyond_J[:, j] for block in blocks], axis=0)
         return math.fsum(_sums(counts, lows)[bucket:])
