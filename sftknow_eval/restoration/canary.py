@@ -5,7 +5,7 @@ every weight matrix, as it computes, are compared with rows of the tensors that 
 to the loader. Rows are compared by content, without names: engines fuse matrices (q, k and
 v), transpose, reorder and slice them, each in its own way, but a row stays a row.
 
-Of a row, the values in some columns are taken: in all of them up to 256, in 64 beyond. With
+Of a row, the values in some columns are taken: in all of them up to 256, in 32 beyond. With
 tensor parallelism a worker holds some rows of a matrix, or the columns of its share of all
 rows: both forms are expected.
 
@@ -14,6 +14,7 @@ Legend: N rows, K columns, C columns taken.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -27,16 +28,32 @@ from sftknow_eval.errors import CheckpointError
 Hashes = NDArray[np.uint64]
 
 _ALL_COLUMNS = 256
-_RUNS, _RUN = 4, 16
+_RUNS, _RUN = 4, 8
 _CHUNK = 1 << 14
 
 
-def columns_of(k: int) -> torch.Tensor:
+def runs_of(k: int) -> list[slice]:
     """Return which of `k` columns are taken: short runs, spread over the row."""
     if k <= _ALL_COLUMNS:
-        return torch.arange(k)
-    starts = torch.linspace(0, k - _RUN, _RUNS).long()
-    return (starts[:, None] + torch.arange(_RUN)).reshape(-1)
+        return [slice(0, k)]
+    starts = [round(i * (k - _RUN) / (_RUNS - 1)) for i in range(_RUNS)]
+    return [slice(start, start + _RUN) for start in starts]
+
+
+def columns_of(k: int) -> torch.Tensor:
+    """Return the numbers of the columns that are taken."""
+    return torch.cat([torch.arange(run.start, run.stop) for run in runs_of(k)])
+
+
+def taken(matrix_NK: torch.Tensor) -> torch.Tensor:
+    """Return the columns that are taken of a matrix."""
+    return torch.cat([matrix_NK[:, run] for run in runs_of(matrix_NK.shape[1])], dim=1)
+
+
+@functools.lru_cache(maxsize=64)
+def _factors(k: int, count: int) -> Hashes:
+    random = np.random.default_rng(k)
+    return random.integers(1 << 62, size=count, dtype=np.uint64) | np.uint64(1)
 
 
 def row_hashes(rows_NC: torch.Tensor, k: int) -> Hashes:
@@ -45,15 +62,31 @@ def row_hashes(rows_NC: torch.Tensor, k: int) -> Hashes:
     Zeros count as positive: a product with an identity matrix loses their sign.
     """
     rows_NC = rows_NC.detach().cpu()
-    random = np.random.default_rng(k)
-    factors_C = random.integers(1 << 62, size=rows_NC.shape[1], dtype=np.uint64) | np.uint64(1)
+    factors_C = _factors(k, rows_NC.shape[1])
     found = []
     for chunk in torch.split(rows_NC, _CHUNK):
         values = (chunk.to(torch.float32) + 0.0).contiguous().view(torch.int32).numpy()
         mixed = values.view(np.uint32).astype(np.uint64)
-        found.append((mixed * factors_C).sum(axis=1, dtype=np.uint64))
+        found.append(mixed @ factors_C)
     hashes = np.concatenate(found) if found else np.zeros(0, np.uint64)
     return hashes ^ (hashes >> np.uint64(31))
+
+
+def _among(hashes: Hashes, known: Hashes) -> NDArray[np.bool_]:
+    """Say of each hash whether it is among known ones, which are sorted."""
+    if not known.size:
+        return np.zeros(hashes.shape, np.bool_)
+    places = np.minimum(np.searchsorted(known, hashes), known.size - 1)
+    found: NDArray[np.bool_] = known[places] == hashes
+    return found
+
+
+def _distinct(hashes: Hashes) -> Hashes:
+    """Return the hashes sorted, each once."""
+    ordered = np.sort(hashes)
+    first = np.ones(ordered.size, np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first]
 
 
 @dataclass(frozen=True)
@@ -75,7 +108,7 @@ class Rows:
         """Yield the rows of a matrix, or of each matrix in a stack of them."""
         k = matrix.shape[-1]
         for part in matrix.detach().reshape(-1, *matrix.shape[-2:]):
-            yield cls(where, part.index_select(1, columns_of(k).to(part.device)), k)
+            yield cls(where, taken(part), k)
 
 
 @dataclass
@@ -125,8 +158,8 @@ class Expectation:
             if self.ranks > 1 and k % self.ranks == 0:
                 shares.add((self.rank * (k // self.ranks), k // self.ranks))
             for start, width in sorted(shares):
-                taken = oriented.index_select(1, start + columns_of(width))
-                yield row_hashes(taken.to(self.dtype), width)
+                share_NK = oriented[:, start : start + width]
+                yield row_hashes(taken(share_NK).to(self.dtype), width)
 
     def check(
         self, rows: Iterable[Rows], vectors: Iterable[torch.Tensor], *, whole: bool = True
@@ -143,16 +176,16 @@ class Expectation:
                 no layer computes with.
         """
         forms = [f for parts in self._tensors.values() for part in parts for f in part.forms]
-        known = np.unique(np.concatenate([np.zeros(0, np.uint64), *forms]))
+        known = _distinct(np.concatenate([np.zeros(0, np.uint64), *forms]))
         seen: list[Hashes] = []
         for entry in rows:
             hashes = row_hashes(entry.rows_NC.to(self.dtype), entry.k)
-            foreign = ~np.isin(hashes, known)
-            if foreign.any():  # padding is zero, and nothing else may differ
-                values = entry.rows_NC[torch.from_numpy(np.flatnonzero(foreign))]
-                self._refuse_foreign(entry.where, values)
+            order = np.argsort(hashes)  # sorted ones are looked up faster
+            foreign = order[~_among(hashes[order], known)]
+            if foreign.size:  # padding is zero, and nothing else may differ
+                self._refuse_foreign(entry.where, entry.rows_NC[torch.from_numpy(foreign)])
             seen.append(hashes)
-        used = np.unique(np.concatenate([np.zeros(0, np.uint64), *seen]))
+        used = _distinct(np.concatenate([np.zeros(0, np.uint64), *seen]))
         packed = [(v.to(self.dtype) + 0.0).cpu().reshape(-1) for v in vectors]
         if whole:
             self._refuse_unused(used, packed)
@@ -160,6 +193,11 @@ class Expectation:
         for digest in sorted(xxhash.xxh3_64_digest(_raw(vector)) for vector in packed):
             state.update(digest)
         return state.hexdigest()
+
+    def _holds(self, used: Hashes, form: Hashes) -> bool:
+        """Say whether a tensor's rows, or a worker's share of them, are computed with."""
+        found = _among(np.sort(form), used)
+        return bool(found.all() if self.ranks == 1 else found.any())
 
     def _refuse_foreign(self, where: str, rows: torch.Tensor) -> None:
         wrong = int((rows != 0).any(dim=1).sum())
@@ -176,8 +214,7 @@ class Expectation:
             for part in parts:
                 if not part.checked:
                     continue
-                shares = [float(np.isin(form, used).mean()) for form in part.forms]
-                if max(shares) < (1.0 if self.ranks == 1 else 1e-9):
+                if not any(self._holds(used, form) for form in part.forms):
                     raise _unused(name)
         held = {_raw(vector) for vector in packed}
         for name, vector in self._vectors.items():

@@ -127,8 +127,12 @@ class Checkpoint:
                 raise CheckpointError(f"{self.folder / file} was cut short while it was read.")
             done += count
 
-    def array(self, name: str) -> Array:
+    def array(self, name: str, buffer: NDArray[np.uint8] | None = None) -> Array:
         """Return a whole tensor in its shape, bfloat16 as uint16.
+
+        Args:
+            name: of the tensor.
+            buffer: where to put it, if it is large enough; else memory of its own.
 
         Raises:
             CheckpointError: its type is not bfloat16, float16 or float32.
@@ -136,7 +140,9 @@ class Checkpoint:
         tensor = self.tensors[name]
         if tensor.dtype not in HELD_AS:
             raise CheckpointError(f"{self.folder}: tensor '{name}' has the type {tensor.dtype}.")
-        buffer = np.empty(tensor.nbytes, np.uint8)
+        if buffer is None or buffer.size < tensor.nbytes:
+            buffer = np.empty(tensor.nbytes, np.uint8)
+        buffer = buffer[: tensor.nbytes]
         self.read(name, 0, buffer)
         return buffer.view(HELD_AS[tensor.dtype]).reshape(tensor.shape)
 

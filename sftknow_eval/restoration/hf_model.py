@@ -168,10 +168,14 @@ def load_in_place(model: Any, folder: Path, blender: Blender, load_config: Any) 
             "larger devices, or evaluate one ratio at a time."
         )
     settings = dataclasses.replace(load_config, device_map=devices)
+    # transformers looks at names, shapes and types there; the tensors themselves would keep all
+    # that is replaced in memory until the end.
+    shapes = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
     with (
         Checkpoint.open(folder) as checkpoint,
         # Else transformers reads ahead without end while the replaced tensors are still there.
         mock.patch.dict(os.environ, {"HF_DEACTIVATE_ASYNC_LOAD": "1"}),
+        mock.patch.object(model, "state_dict", return_value=shapes),
         torch.no_grad(),
     ):
         lazy = {

@@ -151,6 +151,8 @@ class RestorationSource:
         self.restoration = restoration
         self._base = Checkpoint.open(base)
         self._used: set[str] = set()
+        # Fresh memory for each tensor would cost more than reading into it.
+        self._buffer = np.empty(0, np.uint8)
 
     @property
     def names(self) -> frozenset[str]:
@@ -169,6 +171,9 @@ class RestorationSource:
         Raises:
             CheckpointError: the base has no such tensor, or it cannot be read.
         """
+        return self._read(name, None)
+
+    def _read(self, name: str, buffer: NDArray[np.uint8] | None) -> Array:
         base_name = self.restoration.base_name(name)
         if base_name not in self._base.tensors:
             raise CheckpointError(
@@ -176,13 +181,20 @@ class RestorationSource:
                 "restored. Give the base for which the recipe or mask was made."
             )
         self._used.add(name)
-        return self._base.array(base_name)
+        return self._base.array(base_name, buffer)
 
     def restore(self, name: str, finetuned: torch.Tensor, *, check: bool = True) -> torch.Tensor:
-        """Return the restored tensor; the very same object if it is left alone."""
+        """Return the restored tensor; the very same object if it is left alone.
+
+        Not for two threads at a time: the base's tensor goes through one buffer.
+        """
         if name not in self.names:
             return finetuned
-        return restore_torch(self.restoration, name, self.base(name), finetuned, check=check)
+        size = 4 * finetuned.numel()
+        if self._buffer.size < size:
+            self._buffer = np.empty(size, np.uint8)
+        base = self._read(name, self._buffer)
+        return restore_torch(self.restoration, name, base, finetuned, check=check)
 
     def close(self) -> None:
         """Close the base's files."""
