@@ -25,6 +25,7 @@ Size = Literal["tiny", "demo"]
 
 # Names in the demo's folder.
 WORLD, PROBE, FINETUNED, EVALUATION = "world", "probe", "finetuned", "eval"
+RESTORATION, DRIFT = "restoration", "drift"
 _JOURNAL = "demo.json"
 _DOMAINS = {"id": "In-domain", "ood": "Out-of-domain"}
 # Nothing is downloaded or reported; the models here are too small to gain from threads.
@@ -56,6 +57,7 @@ def demo_steps(out: Path, size: Size = "demo", seed: int = 0) -> list[Step]:
     teach a model something new. Learning rate and batch are those that suit the mini-world.
     """
     world, probe, finetuned, results = _quoted(out, WORLD, PROBE, FINETUNED, EVALUATION)
+    restoration, drift = _quoted(out, RESTORATION, DRIFT)
     n = 240 if size == "demo" else 24
     given = f"--mastery {probe} --data {world}"
     return [
@@ -80,6 +82,17 @@ def demo_steps(out: Path, size: Size = "demo", seed: int = 0) -> list[Step]:
             f"sftknow eval {finetuned} --base {world}/base {given} --out {results}",
             out / EVALUATION / "results.json",
             shows_results=True,
+        ),
+        Step(
+            "Give the most changed weights back to the base, more and more, in one live engine",
+            f"sftknow sweep {world}/base {finetuned} {given} --batch-size 256 --out {restoration}",
+            out / RESTORATION / "sweep.json",
+            shows_results=True,
+        ),
+        Step(
+            "Which weights fine-tuning moved, and which of them went back",
+            f"sftknow drift weights {world}/base {finetuned} --out {drift}",
+            out / DRIFT / "change.json",
         ),
     ]
 
@@ -115,19 +128,25 @@ class Journal:
         Raises:
             subprocess.CalledProcessError: it failed; its message has been shown.
         """
+        only_shown = self.is_finished(number)
         words = shlex.split(self._steps[number].command)[1:]
         command = (sys.executable, "-m", "sftknow_eval", *words)
         subprocess.run(command, env={**_ENVIRONMENT, **os.environ}, check=True)
+        if only_shown:
+            return
         self._done = self._keys[: number + 1]
         write_json(self._path, self._done)
 
 
-def summary(results: Mapping[str, Any], record: TrainingRecord) -> list[str]:
+def summary(
+    results: Mapping[str, Any], record: TrainingRecord, swept: Mapping[str, Any]
+) -> list[str]:
     """Return what the results show, in plain words, as paragraphs.
 
     Args:
         results: `results.json` of `sftknow eval`.
         record: of the fine-tune's training.
+        swept: `sweep.json` of `sftknow sweep`.
     """
     where = "all strata" if record.stratum == "all" else f"stratum {record.stratum}"
     seen = [_seen(results, domain, name) for domain, name in _DOMAINS.items()]
@@ -136,9 +155,9 @@ def summary(results: Mapping[str, Any], record: TrainingRecord) -> list[str]:
         "among them, and no out-of-domain relation.",
         *[paragraph for paragraph in seen if paragraph],
         _beside_the_paper(results),
+        _restored(swept),
         "Not to be seen in one fine-tune: how accuracy changes with the number and the stratum "
-        "of the training facts, how the output distribution moves, what restoring weights "
-        "brings back.",
+        "of the training facts, and how the output distribution moves.",
         "Base and fine-tune are asked in different words: the base completes its relation's "
         "best template, the fine-tune answers the question that it was trained to answer. A "
         "fact known in one wording only counts as lost or gained too.",
@@ -195,6 +214,39 @@ def _rises(results: Mapping[str, Any], domain: str, name: str) -> str:
     certain = any(clear for *_, clear in falls)
     doubt = "" if certain else ", though by no more than chance may do with so few facts"
     return f"{name}, it is not so here (stratum {pairs}){doubt}."
+
+
+def _restored(swept: Mapping[str, Any]) -> str:
+    claim = (
+        "With the most changed weights given back, the paper's damaged models gain at 20% and "
+        "are destroyed at 60%."
+    )
+    return " ".join([claim, *(_by_ratio(swept, domain, name) for domain, name in _DOMAINS.items())])
+
+
+def _by_ratio(swept: Mapping[str, Any], domain: str, name: str) -> str:
+    means = {
+        point["ratio"]: point["scores"][domain]["alias_acc"]["mean"]
+        for point in swept["points"]
+        if point["same_as"] is None
+    }
+    known = {ratio: mean for ratio, mean in means.items() if mean["value"] is not None}
+    if 0.0 not in known or len(known) < 2:
+        return f"{name}, there are too few scores here to tell."
+    before = known.pop(0.0)
+    last = max(known)
+    best = max(known, key=lambda ratio: (known[ratio]["value"], -ratio))
+    apart = known[best]["low"] > before["high"] or known[best]["high"] < before["low"]
+    doubt = "" if apart else ", by no more than chance may do with so few facts"
+    return (
+        f"{name}, accuracy here is {_tenths(before)} with nothing restored, "
+        f"{_tenths(known[best])} at best (at {best:g}%){doubt}, and {_tenths(known[last])} at "
+        f"{last:g}%."
+    )
+
+
+def _tenths(mean: Mapping[str, Any]) -> str:
+    return f"{100 * mean['value']:.1f}%"
 
 
 def _size(results: Mapping[str, Any]) -> str:

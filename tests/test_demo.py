@@ -70,9 +70,9 @@ def run_all(out: Path, steps: list[Step]) -> None:
 
 def test_finished_steps_are_not_run_again(tmp_path: Path, steps: list[Step], runs: Runs) -> None:
     run_all(tmp_path / "an out", steps)
-    assert runs.verbs == ["world", "probe", "train", "eval"]
+    assert runs.verbs == ["world", "probe", "train", "eval", "sweep", "drift"]
     run_all(tmp_path / "an out", steps)
-    assert len(runs.verbs) == 4
+    assert len(runs.verbs) == 6
 
 
 def test_a_failed_step_is_run_again_with_all_after_it(
@@ -83,7 +83,7 @@ def test_a_failed_step_is_run_again_with_all_after_it(
         run_all(tmp_path / "an out", steps)
     runs.fail = ""
     run_all(tmp_path / "an out", steps)
-    assert runs.verbs == ["world", "probe", "train", "train", "eval"]
+    assert runs.verbs == ["world", "probe", "train", "train", "eval", "sweep", "drift"]
 
 
 def test_a_lost_result_or_another_seed_is_made_anew(
@@ -92,9 +92,9 @@ def test_a_lost_result_or_another_seed_is_made_anew(
     run_all(tmp_path / "an out", steps)
     steps[1].result.unlink()
     run_all(tmp_path / "an out", steps)
-    assert runs.verbs[4:] == ["probe", "train", "eval"]
+    assert runs.verbs[6:] == ["probe", "train", "eval", "sweep", "drift"]
     run_all(tmp_path / "an out", demo_steps(tmp_path / "an out", seed=1))
-    assert runs.verbs[7:] == ["world", "probe", "train", "eval"]
+    assert runs.verbs[11:] == ["world", "probe", "train", "eval", "sweep", "drift"]
 
 
 def test_commands_are_what_a_shell_would_take(tmp_path: Path, steps: list[Step]) -> None:
@@ -140,11 +140,30 @@ def results(id_strata: list[tuple[int, int]], ood_strata: list[tuple[int, int]])
     return {"scores": scores, "transitions": changed}
 
 
+def swept(*means: tuple[float, float]) -> dict[str, Any]:
+    """A sweep with (ratio, mean accuracy) in both domains, each 10 points up and down."""
+    return {
+        "points": [
+            {
+                "ratio": ratio,
+                "same_as": None,
+                "scores": {
+                    domain: {"alias_acc": {"mean": {"value": v, "low": v - 0.1, "high": v + 0.1}}}
+                    for domain in ("id", "ood")
+                },
+            }
+            for ratio, v in means
+        ]
+        + [{"ratio": 80.0, "same_as": 60.0}]
+    }
+
+
+SWEPT = swept((0.0, 0.4), (20.0, 0.45), (60.0, 0.1))
 RISING = [(0, 100), (20, 100), (40, 100), (60, 100), (90, 100)]
 
 
 def test_the_summary_counts_what_was_kept_lost_and_gained() -> None:
-    text = "\n".join(summary(results(RISING, RISING), RECORD))
+    text = "\n".join(summary(results(RISING, RISING), RECORD, SWEPT))
     # By hand: the base knew 50 of each 100. Kept 0+20+40+50+50 = 160 of 250, lost 90 (36%),
     # gained 0+0+0+10+40 = 50. Means: 50% before, (0+20+40+60+90)/5 = 42% after.
     assert "In-domain: of 500 test facts the base knew 250." in text
@@ -172,13 +191,25 @@ def test_the_summary_counts_what_was_kept_lost_and_gained() -> None:
 def test_the_summary_says_whether_accuracy_rises_with_mastery(
     strata: list[tuple[int, int]], verdict: str
 ) -> None:
-    assert verdict in "\n".join(summary(results(strata, RISING), RECORD))
+    assert verdict in "\n".join(summary(results(strata, RISING), RECORD, SWEPT))
 
 
 def test_a_domain_without_known_facts_is_said_so() -> None:
     none = [(0, 1)] * 5
     assert "Out-of-domain: the base knew none of 5 test facts." in summary(
-        results(RISING, none), RECORD
+        results(RISING, none), RECORD, SWEPT
+    )
+
+
+def test_the_summary_says_what_restoring_brought_back() -> None:
+    text = "\n".join(summary(results(RISING, RISING), RECORD, SWEPT))
+    assert (
+        "In-domain, accuracy here is 40.0% with nothing restored, 45.0% at best (at 20%), by no "
+        "more than chance may do with so few facts, and 10.0% at 60%."
+    ) in text
+    clear = swept((0.0, 0.1), (20.0, 0.4))
+    assert "40.0% at best (at 20%), and" in "\n".join(
+        summary(results(RISING, RISING), RECORD, clear)
     )
 
 
@@ -188,10 +219,12 @@ def test_a_quick_look_runs_every_step_and_then_reuses_them(tmp_path: Path) -> No
     assert first.returncode == 0, first.stdout + first.stderr
     for line in ("$ sftknow world --out look/world", "What is seen", "80 test facts", "lm_eval "):
         assert line in first.stdout
+    for plot in ("restoration/curve.svg", "drift/concentration.svg", "drift/layers.svg"):
+        assert (tmp_path / "look" / plot).is_file()
     record = read_record(tmp_path / "look" / "finetuned")
     assert record is not None
     assert (record.stratum, record.n) == (0, 24)
     second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert second.stdout.count("Finished before: reused.") == 3
+    assert second.stdout.count("Finished before: reused.") == 4
     # The same words from the same results.
     assert second.stdout.partition("What is seen")[2] == first.stdout.partition("What is seen")[2]

@@ -22,7 +22,7 @@ def demo(
     ] = "demo",
     seed: Annotated[int, typer.Option(help="Of the world and of the draw of facts.")] = 0,
 ) -> None:
-    """Make a world, probe a base, fine-tune it, and see which facts it lost.
+    """Make a world, probe a base, fine-tune it, see which facts it lost, and restore weights.
 
     Each step is an ordinary command, shown before it runs. Finished steps are not run again.
     """
@@ -56,14 +56,15 @@ def demo(
 
 def _show_summary(console: Console, out: Path) -> None:
     from sftknow_eval.artifacts import read_json
-    from sftknow_eval.demo import EVALUATION, FINETUNED, next_commands, summary
+    from sftknow_eval.demo import EVALUATION, FINETUNED, RESTORATION, next_commands, summary
     from sftknow_eval.record import read_record
 
     record = read_record(out / FINETUNED)
     assert record is not None
     console.print(Text("\nWhat is seen", style="bold"))
     width = min(console.width, 100) - 2
-    for paragraph in summary(read_json(out / EVALUATION / "results.json"), record):
+    swept = read_json(out / RESTORATION / "sweep.json")
+    for paragraph in summary(read_json(out / EVALUATION / "results.json"), record, swept):
         console.print(Text(textwrap.indent(textwrap.fill(paragraph, width), "  ") + "\n"))
     console.print(Text(f"Everything is in {out}. To go on:", style="bold"))
     if not _is_on_path():
