@@ -26,6 +26,7 @@ from sftknow_eval.mastery.backends import Backend, engine_versions
 from sftknow_eval.restoration.lm_eval_models import make_known
 from sftknow_eval.restoration.on_load import Choice
 from sftknow_eval.restoration.recipe import Recipe
+from sftknow_eval.restoration.writer import locked
 from sftknow_eval.sweep.points import (
     POINT_FORMAT,
     POINT_NAME,
@@ -103,14 +104,16 @@ def sweep(
     choice = Choice(base=request.base, ratio=0, **request.restoration)
     revision = request.engine_args.get("revision")
     recipes = choice.recipes(request.finetuned, revision, sorted(set(request.ratios)))
-    for recipe in recipes:
-        recipe.write(_recipe_path(out, recipe))
-    run = _Run(request, out, recipes, facts.record if facts else None, progress)
-    points = run.points()
-    summary = {"format": SWEEP_FORMAT, "task": run.task, "points": points}
-    summary |= {"base": request.base, "finetuned": request.finetuned, "backend": request.backend}
-    write_json(out / SWEEP_NAME, summary)
-    save_curve([point for point in points if point["same_as"] is None], out)
+    with locked(out):
+        for recipe in recipes:
+            recipe.write(_recipe_path(out, recipe))
+        run = _Run(request, out, recipes, facts.record if facts else None, progress)
+        points = run.points()
+        names = {"base": request.base, "finetuned": request.finetuned}
+        summary = {"format": SWEEP_FORMAT, "task": run.task, "points": points, **names}
+        summary["backend"] = request.backend
+        write_json(out / SWEEP_NAME, summary)
+        save_curve([point for point in points if point["same_as"] is None], out)
     return summary
 
 

@@ -23,6 +23,7 @@ from sftknow_eval.mastery.templates import load_templates
 from sftknow_eval.models import weight_fingerprint
 from sftknow_eval.restoration.on_load import Choice
 from sftknow_eval.restoration.recipe import Recipe
+from sftknow_eval.restoration.writer import locked
 from sftknow_eval.sweep.points import same_models, series, task_metrics
 from sftknow_eval.sweep.run import SweepRequest, sweep
 
@@ -199,6 +200,11 @@ def test_faults_are_said_before_the_engine_starts(
         sweep(request_of(tasks=("sftknow_cbqa_nowhere",)), tmp_path)
     with pytest.raises(SettingsError, match="from 0 to 100"):
         sweep(request_of(ratios=(0, 200)), tmp_path)
+
+
+def test_two_sweeps_into_one_folder_are_refused(request_of: Any, tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(SettingsError, match="Another run is writing"):
+        sweep(request_of(), tmp_path)
 
 
 def test_ratios_that_select_the_same_elements_are_one_model(
