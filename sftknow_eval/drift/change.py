@@ -109,9 +109,12 @@ def measure(
     wanted = [restored_elements(pair.elements, ratio) for ratio in ratios]
     ranks = sorted({count for count in wanted if count})
     largest = LARGEST if ranking.order == "random" else kernels.INFINITE
-    ends: dict[int, tuple[int, int]] = {}
-    if ranks:
-        ends = estimate(sample(pair, ranking), pair.elements, ranks, largest)
+    drawn = sample(pair, ranking) if ranks else None
+    if drawn is not None and drawn.size:
+        ends = estimate(drawn, pair.elements, ranks, largest)
+    else:
+        ends = dict.fromkeys(ranks, (0, largest))
+    del drawn
     while True:
         intervals = Intervals.of(ends, ranking.still)
         found = scan(

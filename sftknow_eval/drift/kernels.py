@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
 from sftknow_eval.drift.intrinsics import (
     BUCKET_SHIFT,
@@ -45,6 +45,10 @@ _ZERO = np.uint32(0)
 _NO_KEY = np.uint32(0xFFFFFFFF)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
+# pread(2), called from compiled code: a sample is tens of thousands of small reads.
+_pread = types.ExternalFunction(
+    "pread", types.int64(types.int32, types.intp, types.uint64, types.int64)
+)
 _compile = njit(nogil=True, cache=True, error_model="numpy")
 
 
@@ -320,3 +324,16 @@ def norms(p: Any, s: Any, sums: Any) -> None:
         size[i & 7] += x * x
     sums[0] += moved.sum()
     sums[1] += size.sum()
+
+
+@_compile
+def read_pieces(handle: int, offsets: Any, size: int, address: int) -> int:
+    """Read `size` bytes at every offset of a file, one after the other, to a memory address.
+
+    Returns:
+        The first piece that could not be read whole, or -1.
+    """
+    for i in range(offsets.size):
+        if _pread(handle, address + i * size, size, offsets[i]) != size:
+            return i
+    return -1

@@ -10,10 +10,11 @@ import numpy as np
 import xxhash
 
 from sftknow_eval.drift import kernels
-from sftknow_eval.drift.selection import Intervals, Keys, Tally, sample_size
+from sftknow_eval.drift.selection import Counts, Intervals, Keys, Tally, sample_size
 from sftknow_eval.drift.spread import BlockSpread, SpreadOfTensors
 from sftknow_eval.drift.tensors import (
     BLOCK,
+    HELD_AS,
     Array,
     BlockReader,
     Compared,
@@ -27,7 +28,7 @@ from sftknow_eval.errors import CheckpointError
 
 ORDERS = {"top": kernels.TOP, "bottom": kernels.BOTTOM, "random": kernels.RANDOM}
 ARITHMETICS = {"float32": kernels.FLOAT32, "bfloat16": kernels.BFLOAT16}
-_SAMPLE_RUN = 2048
+_PIECE = 64
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,41 @@ def all_keys(pair: Pair, ranking: Ranking, run: int = BLOCK, step: int = 1) -> I
 
 
 def sample(pair: Pair, ranking: Ranking) -> Keys:
-    """Return the keys of evenly spread elements: of all elements, if there are few."""
-    step = max(1, pair.elements // sample_size(pair.elements))
-    runs = all_keys(pair, ranking, _SAMPLE_RUN, step)
-    return np.concatenate([*runs, np.zeros(0, np.uint32)])
+    """Return keys of elements drawn all over the region, in rows of neighbours.
+
+    Elements of one row of a matrix change alike, so that many short pieces say more than a few
+    long ones. Pieces are drawn evenly, each at a random place of its stretch; always the same.
+    """
+    step = pair.elements // sample_size(pair.elements)
+    if ranking.order == "random" or step < 2:
+        runs = all_keys(pair, ranking, _PIECE * 32, max(1, step))
+        return np.concatenate([*runs, np.zeros(0, np.uint32)])
+    draw = np.random.default_rng(0)
+    found = [np.zeros((0, _PIECE), np.uint32)]
+    before = 0  # pieces of the tensors before this one
+    for tensor in pair.tensors:
+        there = tensor.common // _PIECE
+        stretches = np.arange(before // step, (before + there) // step + 1)
+        pieces = stretches * step + draw.integers(step, size=stretches.size) - before
+        pieces = pieces[(pieces >= 0) & (pieces < there)]
+        before += there
+        keys = np.empty((pieces.size, _PIECE), np.uint32)
+        p, s = (as_float(side.reshape(-1)) for side in _pieces(pair, tensor, pieces * _PIECE))
+        # A value that is not finite has no key; the pass over all elements names its place.
+        if ranking.fill(tensor.name, p, s, 0, keys.reshape(-1)) <= kernels.INFINITE:
+            found.append(keys)
+    return np.concatenate(found)
+
+
+def _pieces(pair: Pair, tensor: Compared, starts: Counts) -> Iterator[Array]:
+    for weights, name, dtype in (
+        (pair.base, tensor.base_name, tensor.base_dtype),
+        (pair.finetuned, tensor.name, tensor.dtype),
+    ):
+        held = HELD_AS[dtype]
+        out_PN = np.empty((starts.size, _PIECE * held.itemsize), np.uint8)
+        weights.gather(name, starts * held.itemsize, out_PN)
+        yield out_PN.view(held)
 
 
 class Scanner:

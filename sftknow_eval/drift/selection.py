@@ -91,24 +91,31 @@ def estimate(
     """Estimate from a sample between which keys the wanted ranks' keys lie.
 
     Args:
-        sample: keys of evenly spread elements, of all if there are few; it is reordered.
+        sample: keys of elements spread evenly, or of all of them. Rows of neighbours, if it has
+            rows: they are alike, and the margin is theirs and not that of single elements.
         elements: number of elements of the whole.
         wanted: ranks (1 is the largest key).
         largest: no key lies above.
     """
-    size = sample.size
+    flat = sample.reshape(-1).copy()
+    size = flat.size
+    middles = {rank: size - rank / elements * size for rank in wanted}  # in ascending order
+    flat.partition(sorted({min(size - 1, int(middle)) for middle in middles.values()}))
     places = {}
-    for rank in wanted:
-        share = rank / elements
-        middle = size - share * size  # position in ascending order
-        margin = _DEVIATIONS * math.sqrt(size * share * (1 - share)) + 64
-        margin = 0.0 if size == elements else margin
+    for rank, middle in middles.items():
+        if size == elements:
+            margin = 0.0
+        elif sample.ndim == 2:
+            share_P = (sample > flat[min(size - 1, int(middle))]).mean(axis=1)
+            margin = _DEVIATIONS * float(share_P.std()) * size / math.sqrt(len(sample)) + 64
+        else:
+            margin = _DEVIATIONS * math.sqrt(middle * (size - middle) / size) + 64
         places[rank] = math.floor(middle - margin), math.ceil(middle + margin)
     inner = sorted({i for pair in places.values() for i in pair if 0 <= i < size})
     if inner:
-        sample.partition(inner)
+        flat.partition(inner)
     return {
-        rank: (int(sample[a]) if a >= 0 else 0, int(sample[b]) if b < size else largest)
+        rank: (int(flat[a]) if a >= 0 else 0, int(flat[b]) if b < size else largest)
         for rank, (a, b) in places.items()
     }
 

@@ -30,6 +30,9 @@ class Weights(Protocol):
     def read(self, name: str, offset: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` with the bytes of tensor `name` from byte `offset` on."""
 
+    def gather(self, name: str, offsets: NDArray[np.int64], out_PN: NDArray[np.uint8]) -> None:
+        """Fill row p of `out_PN` with the bytes of tensor `name` from byte `offsets[p]` on."""
+
 
 @dataclass(frozen=True)
 class Compared:

@@ -105,17 +105,29 @@ class MergedAdapter:
 
     def read(self, name: str, offset: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` with the bytes of the merged tensor `name` from byte `offset` on."""
-        if name not in self._factors and name not in self._replaced:
+        if self._adapts(name):
+            out[:] = self._whole(name)[offset : offset + out.size]
+        else:
             self._base.read(name, offset, out)
-            return
+
+    def gather(self, name: str, offsets: NDArray[np.int64], out_PN: NDArray[np.uint8]) -> None:
+        """Fill row p of `out_PN` with the bytes of tensor `name` from byte `offsets[p]` on."""
+        if self._adapts(name):
+            out_PN[:] = self._whole(name)[offsets[:, None] + np.arange(out_PN.shape[1])]
+        else:
+            self._base.gather(name, offsets, out_PN)
+
+    def _adapts(self, name: str) -> bool:
+        return name in self._factors or name in self._replaced
+
+    def _whole(self, name: str) -> NDArray[np.uint8]:
         with self._lock:
             merged = self._merged.get(name)
             if merged is None:
-                merged = self._merge(name)
-                self._merged[name] = merged
+                merged = self._merged[name] = self._merge(name)
                 while len(self._merged) > _KEPT:
                     self._merged.popitem(last=False)
-        out[:] = merged[offset : offset + out.size]
+            return merged
 
     def _sort_in(self, name: str) -> None:
         match = _FACTOR.match(name)

@@ -118,6 +118,21 @@ class Checkpoint:
         tensor = self.tensors[name]
         self.read_file(tensor.file, tensor.begin + offset, out)
 
+    def gather(self, name: str, offsets: NDArray[np.int64], out_PN: NDArray[np.uint8]) -> None:
+        """Fill row p of `out_PN` with the bytes of tensor `name` from byte `offsets[p]` on.
+
+        Raises:
+            CheckpointError: the file has become shorter.
+        """
+        from sftknow_eval.drift.kernels import read_pieces
+
+        tensor = self.tensors[name]
+        assert out_PN.flags.c_contiguous
+        places = tensor.begin + offsets
+        handle, size = self._handles[tensor.file], out_PN.shape[1]
+        if read_pieces(handle, places, size, out_PN.ctypes.data) >= 0:
+            raise CheckpointError(f"{self.folder / tensor.file} was cut short while it was read.")
+
     def read_file(self, file: str, offset: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` with the bytes of a weight file from byte `offset` on."""
         done = 0

@@ -33,6 +33,10 @@ class InMemory:
         flat = self.arrays[name].reshape(-1).view(np.uint8)
         out[:] = flat[offset : offset + out.size]
 
+    def gather(self, name: str, offsets: NDArray[np.int64], out_PN: NDArray[np.uint8]) -> None:
+        for offset, row in zip(offsets, out_PN, strict=True):
+            self.read(name, int(offset), row)
+
 
 def bits(values: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
     """Round float32 values to a stored type."""
