@@ -120,49 +120,60 @@ def fill_keys(
 
 
 @_compile
-def count_above(keys: Any, buckets: Any, edges: Any, counts: Any) -> None:
+def count_above(keys: Any, buckets: Any, edges: Any, counts: Any) -> Any:
     """Add to `counts[j]` the number of keys in buckets above that of `edges[j]`.
 
     Half the width is twice the elements an instruction handles. `keys` may not have more than
     2**16 - 1 elements; `buckets` is a buffer of as many. `sift` adds the keys above the edge in
     its very bucket.
+
+    Returns:
+        How many keys lie in buckets above the first.
     """
+    zero = moved = np.uint16(0)
     for i in range(keys.size):
-        buckets[i] = bucket(keys[i])
+        place = bucket(keys[i])
+        buckets[i] = place
+        moved = one_above(moved, place, zero)
     for j in range(edges.size):
         edge, count = bucket(edges[j]), np.uint16(0)
         for i in range(keys.size):
             count = one_above(count, buckets[i], edge)
         counts[j] += np.int64(count)
+    return np.int64(moved)
 
 
 @_compile
-def count_moved(keys: Any, still: Any) -> int:
+def count_moved(keys: Any, still: Any) -> Any:
     """Return how many keys differ from `still`."""
     count = _ZERO
     for i in range(keys.size):
         count = one_other(count, keys[i], still)
-    return int(count)
+    return np.int64(count)
 
 
 @_compile
-def gather(keys: Any, marked: Any, still: Any, found: Any) -> int:
+def gather(keys: Any, marked: Any, still: Any, found: Any) -> Any:
     """Copy the keys of marked buckets to `found`, one longer than `keys`; return how many.
 
     `still`, the key of elements that did not change, is left out: it may be most of them, and
-    they are counted anyway.
+    they are counted anyway. Indices are unsigned, as numba asks signed ones whether they count
+    from the end.
     """
-    size = 0
-    if still != _NO_KEY and marked[still >> _SHIFT]:
-        for i in range(keys.size):
-            key = keys[i]
-            found[size] = key
-            size += (marked[key >> _SHIFT] != 0) & (key != still)
-        return size
-    for i in range(keys.size):
-        found[size] = keys[i]
-        size += marked[keys[i] >> _SHIFT] != 0
-    return size
+    size, eights = np.uint64(0), keys.size - keys.size % 8
+    for first in range(0, eights, 8):
+        i, any_mark = np.uint64(first), np.uint64(0)
+        for k in range(8):
+            any_mark |= np.uint64(marked[keys[i + np.uint64(k)] >> _SHIFT])
+        if any_mark:
+            for k in range(8):
+                key = keys[i + np.uint64(k)]
+                found[size] = key
+                size += np.uint64((marked[key >> _SHIFT] != 0) & (key != still))
+    for j in range(eights, keys.size):
+        found[size] = keys[j]
+        size += np.uint64((marked[keys[j] >> _SHIFT] != 0) & (keys[j] != still))
+    return np.int64(size)
 
 
 @_compile
@@ -281,10 +292,14 @@ def tally(
             random_keys(stream, start + first, block)
         else:
             largest = larger(fill_keys(x, y, order, arithmetic, stream, start, block), largest)
-            changed[0] += count_moved(block, still)
         if largest > _INFINITE:
             return largest
-        count_above(block, buckets, high, above)
+        moved = count_above(block, buckets, high, above)
+        if order == TOP:
+            # A change that is not zero is at least 2**-149 / 1e-8, far above the first bucket.
+            changed[0] += moved
+        elif order == BOTTOM:
+            changed[0] += count_moved(block, still)
         size = gather(block, marked, still, found)
         sift(found, size, marked, low, high, above, at_low, at_high, inside, used)
     return largest

@@ -106,7 +106,8 @@ def estimate(
         if size == elements:
             margin = 0.0
         elif sample.ndim == 2:
-            share_P = (sample > flat[min(size - 1, int(middle))]).mean(axis=1)
+            above_PN = (sample > flat[min(size - 1, int(middle))]).view(np.uint8)
+            share_P = above_PN.sum(axis=1, dtype=np.uint16) / sample.shape[1]
             margin = _DEVIATIONS * float(share_P.std()) * size / math.sqrt(len(sample)) + 64
         else:
             margin = _DEVIATIONS * math.sqrt(middle * (size - middle) / size) + 64
