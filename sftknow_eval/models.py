@@ -189,7 +189,14 @@ def weight_fingerprint(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     files = [file for file in files if file.name != "training_args.bin"]
     if not files:
-        raise ModelError(f"{folder} holds no weights (*.safetensors or *.bin).")
+        raise ModelError(
+            f"{folder} holds no weights (*.safetensors or *.bin). Fetch or save the model again."
+        )
+    if gone := [file.name for file in files if not file.exists()]:
+        raise ModelError(
+            f"{folder} has no content for {', '.join(gone)}: links that lead nowhere, as a hub "
+            "cache has that was cleaned up. Fetch the model again."
+        )
     stamps = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     memory = cache_dir() / "fingerprints" / f"{digest([str(folder.resolve()), stamps])}.json"
     if memory.is_file():

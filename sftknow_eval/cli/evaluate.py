@@ -202,7 +202,7 @@ def _show_domain(console: Console, done: Evaluation, domain: str) -> None:
         console.print(
             f"  Lost {lost['n_correct']} of the {lost['n']} facts that the base knew: "
             f"{_percent(lost)}. Gained {gained['n_correct']} of the {gained['n']} that it did not: "
-            f"{_percent(gained)}.",
+            f"{_percent(gained)}.\n",
             soft_wrap=True,
         )
 

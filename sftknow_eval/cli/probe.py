@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -162,7 +163,9 @@ def _engine_args(model: str, model_args: str, named: dict[str, Any]) -> dict[str
     for name, value in named.items():
         if value is None:
             continue
-        if args.get(name, value) != value:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SettingsError(f"{name} is {value}; a number was expected.")
+        if name in args and args[name] != value:
             raise SettingsError(
                 f"{name} is given twice: {value} by its option, {args[name]} in --model-args."
             )

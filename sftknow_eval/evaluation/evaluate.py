@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sftknow_eval.artifacts import write_json
-from sftknow_eval.errors import ModelError
+from sftknow_eval.errors import ModelError, SettingsError
 from sftknow_eval.evaluation.compare import Transitions, transitions
 from sftknow_eval.evaluation.facts_file import FACTS_NAME, write_facts
 from sftknow_eval.evaluation.prompts import Style, check_style
@@ -54,6 +54,18 @@ class EvaluationRequest:
     num_fewshot: int = 0
     limit: int | None = None
 
+    def __post_init__(self) -> None:
+        faults = []
+        if self.num_fewshot < 0:
+            faults.append(f"num-fewshot is {self.num_fewshot}; it must be at least 0")
+        if self.limit is not None and self.limit < 1:
+            faults.append(f"limit is {self.limit}; it must be at least 1")
+        size = str(self.batch_size or "auto").partition(":")[0]
+        if size != "auto" and not (size.isdecimal() and int(size) >= 1):
+            faults.append(f"batch-size is '{size}'; give 'auto' or a number of at least 1")
+        if faults:
+            raise SettingsError("; ".join(faults) + ".")
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -76,12 +88,13 @@ def evaluate(request: EvaluationRequest, out: Path) -> Evaluation:
     run = _finetuned_run(request, style)
     task = run.task_data().record
     base_name, base_from = _base(request, task)
-    base = None
-    if base_name:
-        base_run = _base_run(run, base_name, task)
-        # Both are prepared before either model is loaded: faults show at once.
-        base_run.task_data()
-        base = evaluate_model(base_run)
+    base_run = _base_run(run, base_name, task) if base_name else None
+    # All is prepared before either model is loaded: faults show at once.
+    for prepared in (run, *([base_run] if base_run else [])):
+        prepared.task_data()
+        prepared.describe()
+    _check_writable(out)
+    base = evaluate_model(base_run) if base_run else None
     finetuned = evaluate_model(run)
     compared = transitions(base.outcomes, finetuned.outcomes) if base else None
     summary = {
@@ -99,6 +112,17 @@ def evaluate(request: EvaluationRequest, out: Path) -> Evaluation:
     write_facts(out / FACTS_NAME, finetuned.outcomes, base.outcomes if base else None)
     write_json(out / RESULTS_NAME, summary)
     return Evaluation(finetuned, base, compared, summary)
+
+
+def _check_writable(out: Path) -> None:
+    # Found out now rather than after both models were asked.
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"The results cannot be written into {out}: {error.strerror or error}. Name another "
+            "folder with --out."
+        ) from error
 
 
 def _finetuned_run(request: EvaluationRequest, style: Style) -> ModelRun:
@@ -132,18 +156,26 @@ def _base_run(run: ModelRun, base: str, task: Mapping[str, Any]) -> ModelRun:
 
 def _style(request: EvaluationRequest) -> tuple[Style, str]:
     """Return the prompt style of the fine-tuned model, and where it comes from."""
+    if request.style == "chat" and not _has_chat_template(request):
+        raise SettingsError(
+            f"The tokenizer of '{request.finetuned}' has no chat template, which the style 'chat' "
+            "needs. Ask with --style plain, or paper for a model trained on that prompt."
+        )
     if request.style:
         return request.style, "asked for"
     if recorded := read_settings({"pretrained": request.finetuned}).style:
         return check_style(recorded), "training record"
+    if _has_chat_template(request):
+        return "chat", "chat template"
+    return "plain", "no training record, no chat template"
+
+
+def _has_chat_template(request: EvaluationRequest) -> bool:
     from sftknow_eval.mastery.hf_model import load_tokenizer
 
     trust = bool(request.engine_args.get("trust_remote_code", False))
     folder = locate_model(request.finetuned, request.engine_args.get("revision"))
-    tokenizer = load_tokenizer(folder, request.finetuned, trust)
-    if tokenizer.chat_template:
-        return "chat", "chat template"
-    return "plain", "no training record, no chat template"
+    return bool(load_tokenizer(folder, request.finetuned, trust).chat_template)
 
 
 def _base(request: EvaluationRequest, task: Mapping[str, Any]) -> tuple[str | None, str]:

@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 
-from sftknow_eval.errors import ModelError
+from sftknow_eval.artifacts import read_json
+from sftknow_eval.errors import DataError, ModelError, SettingsError
 
 # More rows than this were no faster: on a CPU their cache no longer fits into the processor's.
 _MOST_ROWS = {"cpu": 1280, "cuda": 8192}
 # Models below this size run a batch on each core; larger ones share the cores for each batch.
 _SMALL_BYTES = 1 << 28
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
 def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Any:
@@ -27,6 +29,7 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Any:
     """
     from transformers import AutoTokenizer
 
+    check_config(folder, name)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
@@ -41,9 +44,13 @@ def load_model(folder: Path, name: str, dtype: str, trust_remote_code: bool) -> 
 
     Raises:
         ModelError: the weights are missing, damaged, incomplete or of an unknown kind.
+        SettingsError: no such dtype.
     """
     from transformers import AutoModelForCausalLM
 
+    check_config(folder, name)
+    if dtype not in DTYPES:
+        raise SettingsError(f"Unknown dtype '{dtype}'. Known are {', '.join(DTYPES)}.")
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
@@ -60,6 +67,40 @@ def load_model(folder: Path, name: str, dtype: str, trust_remote_code: bool) -> 
             f"missing, such as {missing[0]}. Fetch or save the model again."
         )
     return model.eval()
+
+
+def check_config(folder: Path, name: str) -> None:
+    """Refuse a model whose config.json is not JSON.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        if path.is_file():
+            read_json(path)
+    except DataError as error:
+        raise ModelError(
+            f"The model '{name}' cannot be read: {_one_line(error)}. Fetch or save it again."
+        ) from error
+
+
+def check_device(device: str | None) -> torch.device:
+    """Return the device that is asked for, else the GPU when there is one.
+
+    Raises:
+        SettingsError: there is no such device here.
+    """
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise SettingsError(
+            f"The device '{device}' cannot be used ({_one_line(error)}). Here are the CPU (cpu) "
+            f"and {gpus} GPUs (cuda, cuda:0, ...) that this torch can use."
+        ) from error
+    return chosen
 
 
 def end_ids(model: Any, tokenizer: Any) -> list[int]:

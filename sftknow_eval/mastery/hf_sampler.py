@@ -34,6 +34,7 @@ from sftknow_eval.errors import ModelError, SettingsError
 from sftknow_eval.mastery.draws import IntArray, draw, uniforms
 from sftknow_eval.mastery.hf_model import (
     affordable_rows,
+    check_device,
     end_ids,
     load_model,
     load_tokenizer,
@@ -121,7 +122,7 @@ class HfSampler:
         self.forward_rows = 0
         self.drawn_tokens = 0
         self._batch_size = None if batch_size == "auto" else max(1, int(batch_size))
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._device = check_device(device)
         self._name, self._revision = str(model), revision
         folder = locate_model(str(model), revision)
         self._tokenizer = load_tokenizer(folder, self._name, trust_remote_code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -76,11 +77,13 @@ class ProbeSettings:
         ]
         if self.n_samples > SEED_STRIDE:
             faults.append(f"n-samples is {self.n_samples}; at most {SEED_STRIDE} are possible")
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             faults.append(
-                f"temperature is {self.temperature}; it must be above 0, since mastery is counted "
-                "over samples"
+                f"temperature is {self.temperature}; it must be a number above 0, since mastery is "
+                "counted over samples"
             )
+        if not 0 <= self.seed < 2**32:
+            faults.append(f"seed is {self.seed}; it must be from 0 to 2**32 - 1")
         wrong = [split for split in self.splits if split not in SPLITS]
         if wrong or not self.splits:
             faults.append(f"split is '{','.join(wrong)}'; known are {', '.join(SPLITS)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import os
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,10 +169,13 @@ def _check_writable(out: Path) -> None:
     # Found out now rather than after the training.
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent):
+            pass
     except OSError as error:
-        raise SettingsError(f"The folder {out.parent} cannot be made: {error}") from error
-    if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise SettingsError(f"The folder {out.parent} is not writable. Give another --out.")
+        raise SettingsError(
+            f"Nothing can be written into the folder {out.parent}: {error.strerror or error}. Give "
+            "another --out."
+        ) from error
 
 
 def _load(folder: Path, request: FinetuneRequest) -> tuple[Any, Any]:

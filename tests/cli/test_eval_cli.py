@@ -135,6 +135,11 @@ def test_a_second_run_loads_no_model(
         (("--mastery", "/nowhere/mastery.parquet"), "/nowhere/mastery.parquet does not exist"),
         (("--base", "/nowhere/base"), "/nowhere/base does not exist"),
         (("--num-fewshot", "100000"), "100000 shots are asked for"),
+        (("--num-fewshot", "-1"), "num-fewshot is -1"),
+        (("--limit", "0"), "limit is 0"),
+        (("--batch-size", "0"), "batch-size is '0'"),
+        (("--style", "chat"), "has no chat template"),
+        (("--out", "/dev/null"), "cannot be written into /dev/null"),
     ],
 )
 def test_faults_are_told_before_a_model_is_loaded(

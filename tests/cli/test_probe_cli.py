@@ -127,6 +127,11 @@ def bad(sftknow: Sftknow, tmp_path: Path, small_data: Path, random_model: Path):
         (("--limit", "0"), "limit is 0"),
         (("--n-samples", "0"), "n-samples is 0"),
         (("--temperature", "0"), "temperature"),
+        (("--temperature", "inf"), "temperature is inf"),
+        (("--seed", "-1"), "seed is -1"),
+        (("--device", "tpu:7"), "The device 'tpu:7' cannot be used"),
+        (("--dtype", "float7"), "dtype 'float7'"),
+        (("--gpu-memory-utilization", "nan"), "gpu_memory_utilization is nan"),
         (("--backend", "tpu"), "Known are vllm, hf"),
         (("--tensor-parallel-size", "2"), "does not know tensor_parallel_size"),
         (("--batch-size", "many"), "batch_size is 'many'"),
@@ -145,6 +150,18 @@ def test_an_unknown_model_is_named(bad, tmp_path: Path) -> None:  # type: ignore
     assert "not/a-model" in bad(model="not/a-model")
     (tmp_path / "empty").mkdir()
     assert "no config.json" in bad(model=tmp_path / "empty")
+
+
+def test_a_damaged_config_and_a_dangling_weight_file_are_named(  # type: ignore[no-untyped-def]
+    bad, random_model: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(random_model, tmp_path / "model")
+    (model / "config.json").write_text('{"model_type": ')
+    assert "config.json is not readable as JSON" in bad(model=model)
+    shutil.copy(random_model / "config.json", model)
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors").symlink_to("nowhere")
+    assert "no content for model.safetensors" in bad(model=model)
 
 
 def test_a_model_without_tokenizer_or_weights_is_named(  # type: ignore[no-untyped-def]
