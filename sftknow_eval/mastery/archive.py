@@ -192,6 +192,6 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except _UNREADABLE as error:
         raise DataError(
-            f"{path} is not a whole zip archive ({error}): it may be a broken download. "
-            "Delete it and get it again."
+            f"{path} is not a whole zip archive ({error}). If it was downloaded, get it again; "
+            "else name a folder or zip that holds dataset/{train,dev,test}/P*.json."
         ) from error

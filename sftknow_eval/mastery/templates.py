@@ -163,6 +163,8 @@ def _text_faults(text: str) -> Iterator[str]:
         return
     if text != text.strip():
         yield f"{text!r} begins or ends with white space; the object brings its own space"
+    if len(text.splitlines()) > 1:
+        yield f"{text!r} holds a line break; one line was expected"
     times = text.count(SUBJECT)
     if times != 1:
         problem = f"names {SUBJECT} {times} times" if times else f"does not name {SUBJECT}"

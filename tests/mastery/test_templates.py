@@ -323,3 +323,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 def test_asking_for_no_relation_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match="No relation was asked for"):
         load_templates(written(tmp_path, TWO), [])
+
+
+@pytest.mark.parametrize("brk", ["\n", "\r\n", "\u2028"])
+def test_a_template_of_two_lines_is_a_fault(tmp_path: Path, brk: str) -> None:
+    text = yaml.safe_dump({"P19": [f"{SUBJECT}{brk}is from"]}, allow_unicode=False)
+    assert "holds a line break" in faults_of(tmp_path, text)
