@@ -5,7 +5,7 @@ every weight matrix, as it computes, are compared with rows of the tensors that 
 to the loader. Rows are compared by content, without names: engines fuse matrices (q, k and
 v), transpose, reorder and slice them, each in its own way, but a row stays a row.
 
-Of a row, the values in some columns are taken: in all of them up to 256, in 32 beyond. With
+Of a row, the values in some columns are taken: in all of them up to 256, in 16 beyond. With
 tensor parallelism a worker holds some rows of a matrix, or the columns of its share of all
 rows: both forms are expected.
 
@@ -28,8 +28,8 @@ from sftknow_eval.errors import CheckpointError
 Hashes = NDArray[np.uint64]
 
 _ALL_COLUMNS = 256
-_RUNS, _RUN = 4, 8
-_CHUNK = 1 << 14
+_RUNS, _RUN = 4, 4
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
 
 
 def runs_of(k: int) -> list[slice]:
@@ -61,14 +61,14 @@ def row_hashes(rows_NC: torch.Tensor, k: int) -> Hashes:
 
     Zeros count as positive: a product with an identity matrix loses their sign.
     """
-    rows_NC = rows_NC.detach().cpu()
-    factors_C = _factors(k, rows_NC.shape[1])
-    found = []
-    for chunk in torch.split(rows_NC, _CHUNK):
-        values = (chunk.to(torch.float32) + 0.0).contiguous().view(torch.int32).numpy()
-        mixed = values.view(np.uint32).astype(np.uint64)
-        found.append(mixed @ factors_C)
-    hashes = np.concatenate(found) if found else np.zeros(0, np.uint64)
+    values = rows_NC.detach().cpu().contiguous()
+    size = values.element_size()
+    bits = values.view(_BITS[size]).numpy().view(f"u{size}")
+    bits = np.where(bits == 1 << (8 * size - 1), 0, bits).astype(bits.dtype)
+    # Several values make up a word of 64 bits.
+    bits = np.pad(bits, ((0, 0), (0, -bits.shape[1] % (8 // size))))
+    words = np.ascontiguousarray(bits).view(np.uint64)
+    hashes: Hashes = words @ _factors(k, words.shape[1])
     return hashes ^ (hashes >> np.uint64(31))
 
 

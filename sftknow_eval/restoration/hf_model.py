@@ -19,41 +19,29 @@ from unittest import mock
 import torch
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
+from safetensors import safe_open
 from transformers import core_model_loading, modeling_utils
 
 from sftknow_eval.errors import CheckpointError, SettingsError
 from sftknow_eval.models import locate_model
 from sftknow_eval.restoration.canary import Expectation, Rows
-from sftknow_eval.restoration.checkpoint import Checkpoint, StoredTensor
 from sftknow_eval.restoration.ended import EndedEngine
 from sftknow_eval.restoration.on_load import Blender, Choice, LoadReport
 
 NAME = "sftknow-hf"
 # Arguments of lm-eval's `hf` that put other weights in the place of the checkpoint's.
 _OTHER_WEIGHTS = ("peft", "delta", "autogptq", "gptqmodel", "gguf_file", "quantization_config")
-_DTYPES = {
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "F32": torch.float32,
-}
 
 
 class _Lazy:
-    """A tensor of a checkpoint that is read and restored when transformers asks for it."""
-
-    def __init__(self, name: str, read: Callable[[], torch.Tensor], blender: Blender) -> None:
-        self._name, self._read, self._blender = name, read, blender
-
-    def __getitem__(self, index: Any) -> torch.Tensor:
-        return self._blender.blend(self._name, self._read())[index]
-
-
-class _LazySlice(_Lazy):
-    """The same over a lazy tensor of safetensors, which also tells its type and shape."""
+    """A lazy tensor of safetensors that is restored when transformers reads it."""
 
     def __init__(self, name: str, stored: Any, blender: Blender) -> None:
-        super().__init__(name, lambda: stored[...], blender)
+        self._name, self._stored, self._blender = name, stored, blender
         self.get_dtype, self.get_shape = stored.get_dtype, stored.get_shape
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        return self._blender.blend(self._name, self._stored[...])[index]
 
 
 @contextlib.contextmanager
@@ -69,7 +57,7 @@ def blended_loading(blender: Callable[[Any], Blender]) -> Iterator[list[Any]]:
     def load(*, model: Any, state_dict: Mapping[str, Any], load_config: Any, **more: Any) -> Any:
         settings.append(load_config)
         chosen = blender(model)
-        lazy = {name: _LazySlice(name, stored, chosen) for name, stored in state_dict.items()}
+        lazy = {name: _Lazy(name, stored, chosen) for name, stored in state_dict.items()}
         return genuine(model=model, state_dict=lazy, load_config=load_config, **more)
 
     # transformers has no hook for this. Should a release call another function, nothing is
@@ -111,7 +99,7 @@ class RestoredHF(HFLM):  # type: ignore[misc]
 
         def start(model: Any) -> Blender:
             expectation = Expectation(next(model.parameters()).dtype)
-            blenders.append(Blender(self._base, self._restoration, expectation))
+            blenders.append(Blender(self._base, self._finetuned, self._restoration, expectation))
             return blenders[-1]
 
         with blended_loading(start) as settings:
@@ -141,7 +129,7 @@ class RestoredHF(HFLM):  # type: ignore[misc]
         model: Any = self._model
         expectation = Expectation(next(model.parameters()).dtype)
         try:
-            with Blender(self._base, restoration, expectation) as blender:
+            with Blender(self._base, self._finetuned, restoration, expectation) as blender:
                 load_in_place(model, self._finetuned, blender, self._load_config)
                 self._report = verified(model, blender)
         except BaseException as error:
@@ -172,16 +160,17 @@ def load_in_place(model: Any, folder: Path, blender: Blender, load_config: Any) 
     # that is replaced in memory until the end.
     shapes = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
     with (
-        Checkpoint.open(folder) as checkpoint,
+        contextlib.ExitStack() as files,
         # Else transformers reads ahead without end while the replaced tensors are still there.
         mock.patch.dict(os.environ, {"HF_DEACTIVATE_ASYNC_LOAD": "1"}),
         mock.patch.object(model, "state_dict", return_value=shapes),
         torch.no_grad(),
     ):
-        lazy = {
-            name: _Lazy(name, _reader(checkpoint, stored), blender)
-            for name, stored in checkpoint.tensors.items()
-        }
+        lazy: dict[str, _Lazy] = {}
+        for path in blender.files:
+            file = files.enter_context(safe_open(path, framework="pt"))
+            names = list(file.keys())
+            lazy |= {name: _Lazy(name, file.get_slice(name), blender) for name in names}
         info, _ = core_model_loading.convert_and_load_state_dict_in_model(
             model=model, state_dict=lazy, load_config=settings, disk_offload_index=None
         )
@@ -207,21 +196,6 @@ def verified(model: Any, blender: Blender) -> LoadReport:
         [p.detach() for p in parameters.values() if p.dim() < 2],
     )
     return dataclasses.replace(report, canary=canary)
-
-
-def _reader(checkpoint: Checkpoint, stored: StoredTensor) -> Callable[[], torch.Tensor]:
-    def read() -> torch.Tensor:
-        if stored.dtype not in _DTYPES:
-            from safetensors import safe_open
-
-            with safe_open(checkpoint.folder / stored.file, framework="pt") as file:
-                tensor: torch.Tensor = file.get_tensor(stored.name)
-                return tensor
-        array = checkpoint.array(stored.name)
-        tensor = torch.from_numpy(array.view(f"i{array.itemsize}"))
-        return tensor.view(_DTYPES[stored.dtype])
-
-    return read
 
 
 def _refuse_adapter(folder: Path) -> None:

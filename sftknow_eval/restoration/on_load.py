@@ -19,9 +19,10 @@ import numpy as np
 
 from sftknow_eval.artifacts import cache_dir, digest
 from sftknow_eval.drift.scan import ARITHMETICS, ORDERS, Ranking
-from sftknow_eval.drift.tensors import tensor_checksum
+from sftknow_eval.drift.tensors import Array, tensor_checksum
 from sftknow_eval.errors import CheckpointError, SettingsError
 from sftknow_eval.models import locate_model, weight_fingerprint
+from sftknow_eval.restoration.checkpoint import Checkpoint
 from sftknow_eval.restoration.mask import Mask
 from sftknow_eval.restoration.pair import match
 from sftknow_eval.restoration.recipe import Recipe
@@ -185,20 +186,32 @@ class Blender:
 
     Args:
         base: folder of the base.
+        finetuned: folder of the fine-tune that is loaded.
         restoration: which elements go back.
         expectation: notes what the model has to compute with, if given.
     """
 
     def __init__(
-        self, base: Path, restoration: Recipe | Mask, expectation: Expectation | None = None
+        self,
+        base: Path,
+        finetuned: Path,
+        restoration: Recipe | Mask,
+        expectation: Expectation | None = None,
     ) -> None:
         self.restoration = restoration
         self.expectation = expectation
         self._source = RestorationSource(base, restoration)
+        self._finetuned = Checkpoint.open(finetuned)
+        self._buffer = np.empty(0, np.uint8)
         # One tensor of the base in memory at a time, however many threads load.
         self._turn = threading.Lock()
         self._tensors: dict[str, str] = {}
         self._changed: set[str] = set()
+
+    @property
+    def files(self) -> list[Path]:
+        """The fine-tune's weight files."""
+        return [self._finetuned.folder / name for name in self._finetuned.files]
 
     def blend(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return the restored tensor of a name in the fine-tune's checkpoint.
@@ -207,7 +220,7 @@ class Blender:
             CheckpointError: a tensor is not the restoration's own, or cannot be read.
         """
         with self._turn:
-            restored = self._source.restore(name, tensor)
+            restored = self._restored(name, tensor)
             checksum = torch_checksum(restored)
             if restored is not tensor and checksum != self._checksum_before(name, tensor):
                 self._changed.add(name)
@@ -217,6 +230,23 @@ class Blender:
             if self.expectation is not None:
                 self.expectation.add(name, restored, checked=restored is not tensor)
             return restored
+
+    def _restored(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        stored = self._finetuned.tensors.get(name)
+        if name not in self._source.names or stored is None:
+            return self._source.restore(name, tensor)
+        # Engines hand over tensors that are mapped from the file. To read one into a buffer that
+        # is used again costs a third of what its first look through the mapping does.
+        if self._buffer.size < stored.nbytes:
+            self._buffer = np.empty(stored.nbytes, np.uint8)
+        own = torch_tensor(self._finetuned.array(name, self._buffer), stored.dtype)
+        if own.shape != tensor.shape or own.dtype != tensor.dtype:
+            raise CheckpointError(
+                f"The engine loads '{name}' as {tensor.dtype} {list(tensor.shape)}, but it is "
+                f"stored as {own.dtype} {list(own.shape)} in {self._finetuned.folder}. Write the "
+                "restored model with 'sftknow restore' and load that."
+            )
+        return self._source.restore(name, own)
 
     def _checksum_before(self, name: str, tensor: torch.Tensor) -> str:
         if isinstance(self.restoration, Recipe):
@@ -272,14 +302,23 @@ class Blender:
         return self.restoration.ratio > 0 and self.restoration.order == "top"
 
     def close(self) -> None:
-        """Close the base's files."""
+        """Close the files."""
         self._source.close()
+        self._finetuned.close()
 
     def __enter__(self) -> Blender:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def torch_tensor(array: Array, dtype: str) -> torch.Tensor:
+    """Return an array (bfloat16 as uint16) as a tensor over the same memory."""
+    import torch
+
+    types = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+    return torch.from_numpy(array.view(f"i{array.itemsize}")).view(types[dtype])
 
 
 def torch_checksum(tensor: torch.Tensor) -> str:

@@ -11,6 +11,7 @@ before that and so is the same under tensor parallelism: every rank restores all
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,8 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.platforms import current_platform
 
 from sftknow_eval.errors import CheckpointError, SettingsError
-from sftknow_eval.restoration.canary import Expectation, Rows, columns_of
+from sftknow_eval.models import locate_model
+from sftknow_eval.restoration.canary import Expectation, Rows, columns_of, taken
 
 if TYPE_CHECKING:
     from sftknow_eval.restoration.on_load import Blender, LoadReport
@@ -86,7 +88,11 @@ class RestoringLoader(DefaultModelLoader):  # type: ignore[misc]
         restoration = self.choice.restoration(model_config.model, model_config.revision)
         ranks, rank = get_tensor_model_parallel_world_size(), get_tensor_model_parallel_rank()
         expectation = Expectation(model_config.dtype, ranks, rank)
-        with Blender(self.choice.base_folder(), restoration, expectation) as blender:
+        folders = (
+            self.choice.base_folder(),
+            locate_model(model_config.model, model_config.revision),
+        )
+        with Blender(*folders, restoration, expectation) as blender:
             for name, tensor in super().get_all_weights(model_config, model):
                 yield name, blender.blend(name, tensor)
             self._blender = blender
@@ -161,14 +167,19 @@ def computed_rows(model: torch.nn.Module) -> Iterator[Rows]:
 
 
 def _applied(name: str, layer: Any, k: int, held: int | None) -> Rows:
-    columns = columns_of(k)
     if not current_platform.is_cpu():
-        return Rows(name, layer.weight[:held].index_select(1, columns.to(layer.weight.device)), k)
+        return Rows(name, taken(layer.weight[:held]), k)
     dtype = layer.params_dtype if hasattr(layer, "params_dtype") else layer.weight.dtype
-    one_hot_CK = torch.zeros(len(columns), k, dtype=dtype)
-    one_hot_CK[torch.arange(len(columns)), columns] = 1
-    values_CN = layer.quant_method.apply(layer, one_hot_CK, bias=None)
+    values_CN = layer.quant_method.apply(layer, _identity_rows(k, dtype), bias=None)
     return Rows(name, values_CN.t()[:held], k)
+
+
+@functools.lru_cache(maxsize=8)
+def _identity_rows(k: int, dtype: torch.dtype) -> torch.Tensor:
+    columns = columns_of(k)
+    rows_CK = torch.zeros(len(columns), k, dtype=dtype)
+    rows_CK[torch.arange(len(columns)), columns] = 1
+    return rows_CK
 
 
 def pack_tied_heads(model: torch.nn.Module) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sftknow_eval.errors import CheckpointError
-from sftknow_eval.restoration.canary import Expectation, Rows, columns_of
+from sftknow_eval.restoration.canary import Expectation, Rows, columns_of, row_hashes
 
 
 def drawn(*shape: int) -> torch.Tensor:
@@ -69,10 +69,29 @@ def test_a_share_of_rows_or_columns_is_recognised(rank: int) -> None:
 
 def test_long_rows_are_taken_in_runs_over_their_whole_length() -> None:
     columns = columns_of(4096)
-    assert len(columns) == len(set(columns.tolist())) == 32
+    assert len(columns) == len(set(columns.tolist())) == 16
     assert columns.min() == 0
     assert columns.max() == 4095
     assert len(columns_of(256)) == 256
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("k", [5, 16, 700])
+def test_a_hash_depends_on_every_value_taken_and_not_on_the_sign_of_zero(
+    dtype: torch.dtype, k: int
+) -> None:
+    rows_NC = drawn(3, len(columns_of(k))).to(dtype)
+    rows_NC[:, 1] = 0
+    before = row_hashes(rows_NC, k)
+    assert len(set(before.tolist())) == 3
+    for column in range(rows_NC.shape[1]):
+        changed = rows_NC.clone()
+        changed[0, column] += 1
+        after = row_hashes(changed, k)
+        assert after[0] != before[0]
+        assert (after[1:] == before[1:]).all()
+    rows_NC[:, 1] = -0.0
+    assert (row_hashes(rows_NC, k) == before).all()
 
 
 def test_values_are_compared_in_the_type_that_is_computed_with() -> None:
