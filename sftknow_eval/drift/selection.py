@@ -27,7 +27,7 @@ Keys = NDArray[np.uint32]
 Counts = NDArray[np.int64]
 
 LARGEST = (1 << 31) - 1  # keys lie below 2**31
-_SAMPLE_FLOOR = 1 << 20
+_SAMPLE_FLOOR = 1 << 16
 _DEVIATIONS = 4.5
 
 
@@ -40,8 +40,12 @@ def restored_elements(elements: int, ratio: float) -> int:
 
 
 def sample_size(elements: int) -> int:
-    """Return how many keys to sample: grows slowly, so that sample and intervals stay small."""
-    return max(_SAMPLE_FLOOR, int(4 * elements ** (2 / 3)))
+    """Return how many keys to sample.
+
+    A fixed share at first, so that a weight costs the same in models of any size; beyond a
+    billion elements less, so that the sample and what it lets through both stay small.
+    """
+    return max(_SAMPLE_FLOOR, min(elements // 256, int(4 * elements ** (2 / 3))))
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,11 @@ def estimate(
         wanted: ranks (1 is the largest key).
         largest: no key lies above.
     """
-    flat = sample.reshape(-1).copy()
+    flat = np.sort(sample, axis=None)
     size = flat.size
-    middles = {rank: size - rank / elements * size for rank in wanted}  # in ascending order
-    flat.partition(sorted({min(size - 1, int(middle)) for middle in middles.values()}))
     places = {}
-    for rank, middle in middles.items():
+    for rank in wanted:
+        middle = size - rank / elements * size
         if size == elements:
             margin = 0.0
         elif sample.ndim == 2:
@@ -112,9 +115,6 @@ def estimate(
         else:
             margin = _DEVIATIONS * math.sqrt(middle * (size - middle) / size) + 64
         places[rank] = math.floor(middle - margin), math.ceil(middle + margin)
-    inner = sorted({i for pair in places.values() for i in pair if 0 <= i < size})
-    if inner:
-        flat.partition(inner)
     return {
         rank: (int(flat[a]) if a >= 0 else 0, int(flat[b]) if b < size else largest)
         for rank, (a, b) in places.items()
