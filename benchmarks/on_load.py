@@ -5,7 +5,8 @@
 
 Every measurement runs in a process of its own, on files that are in the page cache, with the
 compiled kernels loaded before. Times are CPU time (user and system, all threads) unless they
-say otherwise; each is the median of several rounds, plain and restored loads in turn. A load is
+say otherwise; each is the least of several rounds, plain and restored loads in turn, as what other
+work on the machine adds is never negative; memory is the most. A load is
 all that happens between the model's class and its filled weights, until each of these has been
 read once: transformers maps files and reads nothing before that. A restored load includes the
 canary. Memory is anonymous memory (files that are mapped do not count): the highest during a
@@ -30,7 +31,7 @@ from typing import Any
 
 HIDDEN, MLP, VOCABULARY = 1024, 2816, 8192
 RATIOS = [20.0, 5.0, 60.0]
-ROUNDS = 3
+ROUNDS = 5
 LIMITS = {"load": 2.0, "swap": 2.5, "start": 0.2}
 
 
@@ -177,8 +178,8 @@ def swaps(model: Any, folder: Path) -> dict[str, Any]:
             model.restore(choice_of(folder, ratio))
         found.append(meter)
     return {
-        "swap": statistics.median(meter.cpu for meter in found),
-        "swap_wall": statistics.median(meter.wall for meter in found),
+        "swap": statistics.mean(meter.cpu for meter in found),
+        "swap_wall": statistics.mean(meter.wall for meter in found),
         "swap_extra": max(meter.over_before for meter in found),
     }
 
@@ -248,12 +249,13 @@ def measure(case: str, folder: Path, **environment: str) -> dict[str, float]:
 
 
 def rounds(plain: str, restored: str, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """Measure two cases in turn and return the medians."""
+    """Measure two cases in turn; return the least times and the most memory."""
     pairs = [(measure(plain, folder), measure(restored, folder)) for _ in range(ROUNDS)]
-    medians = []
+    found = []
     for side in zip(*pairs, strict=True):
-        medians.append({k: statistics.median(entry[k] for entry in side) for k in side[0]})
-    return medians[0], medians[1]
+        pick = {key: max if key.endswith("_extra") else min for key in side[0]}
+        found.append({key: pick[key](entry[key] for entry in side) for key in pick})
+    return found[0], found[1]
 
 
 def report(name: str, plain: dict[str, float], ours: dict[str, float]) -> None:
