@@ -30,6 +30,7 @@ HIDDEN, MLP, VOCABULARY = 1024, 2816, 8192
 LAYER = 4 * HIDDEN * HIDDEN + 3 * HIDDEN * MLP
 LAYERS_PER_SHARD = 20
 REPEATS = 5
+SMALL = "0.01"  # billions: a pair on which the kernels are loaded
 
 
 def cpu_seconds() -> float:
@@ -126,38 +127,29 @@ def copy_seven(folder: Path, *, prepared: bool) -> float:
 
 def ours(folder: Path, ratios: list[float], *, write: bool) -> float:
     """CPU time of `sftknow restore`, with or without checkpoints."""
-    import numpy as np
+    # Load the compiled kernels: seconds on the first run on a machine, cached afterwards.
+    restore(folder.parent / SMALL, ratios, write=True)
+    start = cpu_seconds()
+    restore(folder, ratios, write=write)
+    return cpu_seconds() - start
 
-    from sftknow_eval.drift.change import measure
+
+def restore(folder: Path, ratios: list[float], *, write: bool) -> None:
     from sftknow_eval.drift.scan import Ranking
-    from sftknow_eval.drift.tensors import Compared
-    from sftknow_eval.restoration.blocks import BlockRestorer
     from sftknow_eval.restoration.output import save_checkpoints, save_recipes
     from sftknow_eval.restoration.pair import match
     from sftknow_eval.restoration.regions import Region
     from sftknow_eval.restoration.run import ModelName, make_recipes, opened
 
-    class Few:
-        def read(self, name: str, offset: int, out: np.ndarray) -> None:
-            out[:] = 0
-
-        def gather(self, name: str, offsets: np.ndarray, out: np.ndarray) -> None:
-            out[:] = 0
-
-    # Load the compiled kernels: seconds on the first run on a machine, cached afterwards.
-    measure(Few(), Few(), [Compared("a", "a", "BF16", "BF16", 8, 8)], ratios)
-    few = np.zeros(8, np.uint16)
-    BlockRestorer(Ranking(), "a", [(0, 0, 0)]).block(few, few, 0, np.zeros(8, np.uint16))
-    start = cpu_seconds()
     names = ModelName(str(folder / "base")), ModelName(str(folder / "finetuned"))
+    target = folder / f"ours-{os.getpid()}"
     with opened(*names) as models:
         pair = match(*models, Region())
         recipes = make_recipes(pair, names, Region(), ratios, Ranking())
         if write:
-            save_checkpoints(pair, recipes, folder / "ours")
+            save_checkpoints(pair, recipes, target)
         else:
-            save_recipes(recipes, folder / "recipes")
-    return cpu_seconds() - start
+            save_recipes(recipes, target)
 
 
 def reference(folder: Path) -> float:
@@ -203,8 +195,8 @@ def measured(what: str, folder: Path) -> tuple[float, float]:
     """Run one measurement in a process of its own: CPU seconds and peak megabytes."""
     command = [sys.executable, __file__, "--child", what, "--folder", str(folder)]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    for pattern in ("copy-*", "reference-*", "ours", "recipes"):
-        for path in folder.glob(pattern):
+    for pattern in ("copy-*", "reference-*", "ours-*"):
+        for path in (*folder.glob(pattern), *(folder.parent / SMALL).glob(pattern)):
             shutil.rmtree(path)
     return found["cpu"], found["peak"]
 
@@ -285,7 +277,7 @@ def main() -> None:
         print(json.dumps({"cpu": cpu, "peak": peak_megabytes()}))
     else:
         with tempfile.TemporaryDirectory(dir=options.folder, prefix="restoration-") as root:
-            small, _ = prepared(Path(root), 0.01)
+            small, _ = prepared(Path(root), float(SMALL))
             measured("checkpoints", small)  # compiles the kernels, if this is the first time
             compare(Path(root), options.elements, not options.no_reference)
             if options.sizes:
