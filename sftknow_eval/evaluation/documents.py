@@ -65,6 +65,7 @@ class Renderer:
             "domain": fact.domain,
             "split": fact.split,
             "stratum": stratum,
+            "subject": fact.subject,
             "question": fact.question,
             "answer": fact.answer,
             "aliases": list(fact.aliases),

@@ -22,6 +22,8 @@ _FACT = {
     "domain": pa.string(),
     "stratum": pa.int8(),
 }
+# Absent from files of before it was kept.
+_SUBJECT = {"subject": pa.string()}
 _MODEL = {
     "prompt": pa.string(),
     "output": pa.string(),
@@ -32,7 +34,7 @@ _MODEL = {
 
 def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Write one model's outcomes, atomically."""
-    schema = pa.schema(list((_FACT | _MODEL).items()))
+    schema = pa.schema(list((_FACT | _SUBJECT | _MODEL).items()))
     rows = [_fact(outcome) | _answer(outcome) for outcome in outcomes]
     _write(path, pa.Table.from_pylist(rows, schema=schema))
 
@@ -56,7 +58,10 @@ def write_facts(
     models = ["finetuned_"] if base is None else ["base_", "finetuned_"]
     columns = {f"{model}{name}": kind for model in models for name, kind in _MODEL.items()}
     columns |= {} if base is None else {"transition": pa.string()}
-    _write(path, pa.Table.from_pylist(rows, schema=pa.schema(list((_FACT | columns).items()))))
+    _write(
+        path,
+        pa.Table.from_pylist(rows, schema=pa.schema(list((_FACT | _SUBJECT | columns).items()))),
+    )
 
 
 def read_outcomes(path: Path, model: str = "") -> list[Outcome]:
@@ -88,7 +93,7 @@ def _write(path: Path, table: Any) -> None:
 
 
 def _fact(outcome: Outcome) -> dict[str, Any]:
-    return {name: getattr(outcome, name) for name in _FACT}
+    return {name: getattr(outcome, name) for name in _FACT | _SUBJECT}
 
 
 def _answer(outcome: Outcome, prefix: str = "") -> dict[str, Any]:
@@ -104,4 +109,5 @@ def _outcome(row: dict[str, Any], prefix: str) -> Outcome:
         output=row[f"{prefix}output"],
         correct={name: row[f"{prefix}{name}"] for name in VERDICTS},
         token_f1=row[f"{prefix}token_f1"],
+        subject=row.get("subject", ""),
     )

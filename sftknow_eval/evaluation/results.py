@@ -27,8 +27,9 @@ class Outcome:
     Attributes:
         prompt: the whole text the model was given, shots and chat template included.
         output: what it wrote, as the engine returned it.
-        correct: verdict by metric (`VERDICTS`).
-        token_f1: overlap with the nearest alias, 0 to 1.
+        correct: verdict by metric (`VERDICTS`); None where a verdict is not known.
+        token_f1: overlap with the nearest alias, 0 to 1; NaN where it is not known.
+        subject: whom or what the fact is about; empty in files of before it was kept.
     """
 
     fact_id: str
@@ -37,13 +38,14 @@ class Outcome:
     stratum: int
     prompt: str
     output: str
-    correct: Mapping[str, bool]
+    correct: Mapping[str, bool | None]
     token_f1: float
+    subject: str = ""
 
     @property
     def recalled(self) -> bool:
-        """Whether an alias is contained in the answer: the paper's verdict."""
-        return self.correct["alias_acc"]
+        """Whether an alias is contained in the answer: the paper's verdict, always known."""
+        return bool(self.correct["alias_acc"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +116,10 @@ def shares_by_stratum(
     """Return the share of correct facts in each stratum of a domain."""
     n_correct, n = [0] * N_STRATA, [0] * N_STRATA
     for outcome in outcomes:
-        if outcome.domain == domain:
+        verdict = outcome.correct[metric]
+        if outcome.domain == domain and verdict is not None:
             n[outcome.stratum] += 1
-            n_correct[outcome.stratum] += outcome.correct[metric]
+            n_correct[outcome.stratum] += verdict
     return [Share(*counts) for counts in zip(n_correct, n, strict=True)]
 
 
@@ -140,7 +143,8 @@ def scores(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def _mean_f1(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     strata = []
     for stratum in range(N_STRATA):
-        values = [o.token_f1 for o in outcomes if o.stratum == stratum]
+        found = (o.token_f1 for o in outcomes if o.stratum == stratum)
+        values = [value for value in found if not math.isnan(value)]
         strata.append({"n": len(values), "value": sum(values) / len(values) if values else None})
     held = [entry["value"] for entry in strata if entry["value"] is not None]
     return {"strata": strata, "mean": {"value": sum(held) / len(held) if held else None}}
@@ -181,6 +185,7 @@ def _outcome(sample: Mapping[str, Any]) -> Outcome:
         output=sample["resps"][0][0],
         correct={metric: bool(sample[metric]) for metric in VERDICTS},
         token_f1=float(sample["token_f1"]),
+        subject=document.get("subject", ""),
     )
 
 

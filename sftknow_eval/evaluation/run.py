@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 TASK = "sftknow_cbqa"
 FEWSHOT_SEED = 1234
+# Part of the cache's key: outcomes are read again only in the columns of this version.
+OUTCOMES_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,7 @@ def _key(run: ModelRun, data: TaskData, record: Mapping[str, Any]) -> str:
     asked = [(d["id"], d["prompt"], d["aliases"]) for leaf in data.leaves.values() for d in leaf]
     shots = [d["id"] for d in data.shots.draw(run.num_fewshot, FEWSHOT_SEED)]
     settings = {k: v for k, v in record.items() if k != "model"}
-    return digest([settings, run.batch_size, asked, shots])
+    return digest([OUTCOMES_FORMAT, settings, run.batch_size, asked, shots])
 
 
 def _evaluate(run: ModelRun, engine: Any) -> Any:

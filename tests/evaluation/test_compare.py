@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -77,3 +78,12 @@ def test_what_is_no_outcome_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "facts.parquet").write_text("not parquet")
     with pytest.raises(DataError, match=r"facts\.parquet is not readable"):
         read_outcomes(tmp_path, "base")
+
+
+def test_the_subject_is_kept_and_may_be_absent_from_earlier_files(tmp_path: Path) -> None:
+    about = [replace(entry, subject=f"subject of {entry.fact_id}") for entry in BASE]
+    write_facts(tmp_path / "facts.parquet", about)
+    assert read_outcomes(tmp_path, "finetuned") == about
+    earlier = pq.read_table(tmp_path / "facts.parquet").drop_columns(["subject"])
+    pq.write_table(earlier, tmp_path / "facts.parquet")
+    assert read_outcomes(tmp_path, "finetuned") == BASE
