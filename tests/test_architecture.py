@@ -17,7 +17,7 @@ HEAVY = ("torch", "transformers", "vllm", "ray", "trl", "lm_eval", "datasets", "
 FLOORS: list[set[str]] = [
     {"errors"},
     {"artifacts"},
-    {"models", "prompts", "record", "vllm_support"},
+    {"config_faults", "models", "prompts", "record", "vllm_support"},
     {"mastery", "drift", "restoration"},
     {"training", "evaluation", "world"},
     {"sweep"},
