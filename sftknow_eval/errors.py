@@ -4,10 +4,13 @@
     ├── DataError            archive, rows, aliases, relation lists
     ├── TemplateError        completion templates
     ├── ModelError           a model that is unknown, unreadable or incomplete
+    │   └── TrainingDiverged a loss or a weight that is no longer a number
     ├── MissingDependency    an optional package; carries the install command
     ├── MasteryError         a mastery table that is missing or belongs elsewhere
     ├── SettingsError        options that do not fit each other or an earlier run
+    │   └── TooFewFacts      fewer facts to train on than were asked for
     ├── CheckpointError      weight files that cannot be read, compared or written
+    ├── SubmissionError      a leaderboard submission that is malformed or does not hold
     └── OutOfSpace           a disk that filled up; what was finished is kept
 
 Each message names the thing, what was found, what was expected and the remedy. The
@@ -33,6 +36,10 @@ class ModelError(SftknowError):
     """A model is unknown, unreadable or lacks a part such as its tokenizer."""
 
 
+class TrainingDiverged(ModelError):
+    """A training's loss or weights are no longer numbers; nothing was saved."""
+
+
 class MissingDependency(SftknowError):
     """An optional package is not installed."""
 
@@ -51,8 +58,16 @@ class SettingsError(SftknowError):
     """Options contradict each other, or differ from the run already in the folder."""
 
 
+class TooFewFacts(SettingsError):
+    """There are fewer facts to train on than were asked for."""
+
+
 class CheckpointError(SftknowError):
     """Weight files cannot be read, compared or written."""
+
+
+class SubmissionError(SftknowError):
+    """A leaderboard submission is malformed, or its numbers do not follow from its evidence."""
 
 
 class OutOfSpace(SftknowError):

@@ -16,50 +16,72 @@ from sftknow_eval.errors import DataError
 
 RECORD_NAME = "sftknow.json"
 
-# Where a run found things, what came out of it, and what `facts_digest` says already.
-_NOT_SETTINGS = {"base", "data_source", "fact_ids", "versions", "steps", "losses"}
+# Where a run found things, what came out of it, and what other fields say already.
+_NOT_SETTINGS = {
+    *("base", "data_source", "fact_ids", "drawn", "versions", "steps", "losses"),
+    *("strategy_digest", "trained_parameters", "total_parameters", "resumed_at", "processes"),
+}
 
 
 class TrainingRecord(BaseModel):
     """How a fine-tuned model was made: enough to make it again, and to find its base.
 
     Attributes:
-        strategy: `sft` is plain supervised fine-tuning of all weights.
-        prompt: the prompt style of training, to be used in the test too.
+        strategy: name of the strategy; `strategy_digest` is that of its settings.
+        prompt: the prompt style of training, to be used in the test too; `own` for prompts that
+            came from a file of rows.
         base: the base model as it was named, with the `revision` asked for.
         base_fingerprint: of the base's weights (`models.weight_fingerprint`).
-        mastery_digest: of the counts in the mastery table that gave the strata.
-        data: name of the data set; `data_source` is where it was read.
-        facts_digest: of the drawn facts (ids, questions and accepted answers).
-        stratum: the one stratum trained on, or `all`.
-        n: number of facts trained on; `seed` drew them and ordered the batches.
-        fact_ids: the facts, in the order in which they were drawn.
+        mastery_digest: of the counts in the mastery table that gave the strata; None for rows.
+        data: name of the data set or file of rows; `data_source` is where it was read.
+        facts_digest: of the drawn facts (ids, questions and accepted answers), or of the rows.
+        stratum: the one stratum trained on, or `all`; None for rows.
+        n: number of facts or rows trained on; `seed` drew them and ordered the batches.
+        fact_ids: the facts, in the order in which they were drawn; for rows, their numbers.
+        drawn: how many facts play which part, such as `stratum` and `replayed`.
         hyperparameters: of the optimisation, by the names of `TrainSettings`.
+        trainer: further settings of TRL's `SFTConfig`; `adapter` are PEFT's, None for none.
         saved_dtype: of the weights as saved.
+        trained_parameters: weights that were trained, of `total_parameters`.
+        steps: optimisation steps; `resumed_at` are those after which a stopped run went on.
+        processes: how many trained together.
         losses: pairs of (step, mean loss of a target token since the pair before).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["sftknow-training/1"] = "sftknow-training/1"
-    strategy: Literal["sft"] = "sft"
-    prompt: Literal["paper"] = "paper"
+    strategy: str = "sft"
+    strategy_digest: str | None = None
+    prompt: Literal["paper", "own"] = "paper"
     base: str
     revision: str | None
     base_fingerprint: str
-    mastery_digest: str
+    mastery_digest: str | None
     data: str
     data_source: str
     facts_digest: str
-    stratum: int | Literal["all"]
+    stratum: int | Literal["all"] | None
     n: int
     seed: int
     fact_ids: tuple[str, ...]
+    drawn: dict[str, int] = {}
     hyperparameters: dict[str, Any]
+    trainer: dict[str, Any] = {}
+    adapter: dict[str, Any] | None = None
     saved_dtype: str
+    trained_parameters: int | None = None
+    total_parameters: int | None = None
     versions: dict[str, str]
     steps: int
+    resumed_at: tuple[int, ...] = ()
+    processes: int = 1
     losses: tuple[tuple[int, float], ...]
+
+    @property
+    def style(self) -> str | None:
+        """Return the prompt style to ask facts in; None where the training had prompts of its own."""
+        return None if self.prompt == "own" else self.prompt
 
     def settings(self) -> dict[str, Any]:
         """Return all that decides the weights, flat: the base, the facts, the optimisation."""

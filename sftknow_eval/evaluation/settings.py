@@ -69,7 +69,7 @@ def read_settings(metadata: Mapping[str, Any]) -> TaskSettings:
     _check_names(metadata)
     model = _text(metadata, "pretrained") or _text(metadata, "model")
     record = _record(model, _text(metadata, "peft"))
-    style = _text(metadata, "style") or (record.prompt if record else None)
+    style = _text(metadata, "style") or (record.style if record else None)
     mastery = _text(metadata, "mastery") or os.environ.get("SFTKNOW_MASTERY")
     facts, templates = _text(metadata, "facts"), _text(metadata, "templates")
     data = _text(metadata, "data") or os.environ.get("SFTKNOW_DATA") or _recorded_data(record)
@@ -133,7 +133,8 @@ def _record(*folders: str | None) -> TrainingRecord | None:
 
 
 def _recorded_data(record: TrainingRecord | None) -> str | None:
-    source = record.data_source if record else None
+    # Rows of another task, with prompts of their own, are no facts.
+    source = record.data_source if record and record.prompt != "own" else None
     return source if source and Path(source).exists() else None
 
 
