@@ -97,8 +97,8 @@ def _fact(outcome: Outcome) -> dict[str, Any]:
 
 
 def _answer(outcome: Outcome, prefix: str = "") -> dict[str, Any]:
-    values = {"prompt": outcome.prompt, "output": outcome.output, **outcome.correct}
-    values["token_f1"] = outcome.token_f1
+    values: dict[str, Any] = {"prompt": outcome.prompt, "output": outcome.output}
+    values |= {**outcome.correct, "token_f1": outcome.token_f1}
     return {f"{prefix}{name}": value for name, value in values.items()}
 
 

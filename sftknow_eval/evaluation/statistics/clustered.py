@@ -1,0 +1,81 @@
+"""Means over groups of facts with errors that know of clusters, without resampling.
+
+For averages over seeds and for ranking, where thousands of differences are wanted. The bootstrap
+gives the same errors, more slowly.
+
+Suffixes: F facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sftknow_eval.evaluation.results import CONFIDENCE
+from sftknow_eval.evaluation.statistics.intervals import (
+    Estimate,
+    enough,
+    interval_error,
+    mean_estimate,
+)
+
+
+def clustered_mean(
+    values_F: np.ndarray, groups: Sequence[np.ndarray], cluster_F: np.ndarray
+) -> Estimate:
+    """Return the plain mean over groups of facts of values between 0 and 1.
+
+    Where a group is small or nearly all of its values are 0 or 1, intervals are Wilson's.
+
+    Args:
+        values_F: a verdict, or a share of verdicts.
+        groups: bool (F) each, none of them empty and no fact in two.
+        cluster_F: subject of each fact.
+    """
+    parts = [_share(values_F[group], cluster_F[group]) for group in groups]
+    if any(part.method == "wilson" for part in parts):
+        return mean_estimate(parts)
+    mean, error = clustered_error(values_F, groups, cluster_F)
+    return _normal(mean, error)
+
+
+def clustered_error(
+    values_F: np.ndarray, groups: Sequence[np.ndarray], cluster_F: np.ndarray
+) -> tuple[float, float | None]:
+    """Return the plain mean over groups of facts and its standard error; None for one cluster.
+
+    Source: Liang and Zeger, Biometrika 73 (1986), by statsmodels: a regression on one indicator a
+        group, with cluster-robust errors.
+    """
+    from statsmodels.regression.linear_model import OLS
+
+    indicators_FG = np.stack(groups, axis=1).astype(np.float64)
+    inside = indicators_FG.any(axis=1)
+    values_F, indicators_FG = values_F[inside].astype(np.float64), indicators_FG[inside]
+    codes = np.unique(cluster_F[inside], return_inverse=True)[1]
+    mean = float(np.mean(values_F @ indicators_FG / indicators_FG.sum(axis=0)))
+    if codes.max() == 0:
+        return mean, None
+    fitted = OLS(values_F, indicators_FG).fit(cov_type="cluster", cov_kwds={"groups": codes})
+    contrast = np.full(len(groups), 1 / len(groups))
+    return mean, float(np.sqrt(max(contrast @ fitted.cov_params() @ contrast, 0.0)))
+
+
+def _share(values_F: np.ndarray, cluster_F: np.ndarray) -> Estimate:
+    n, total = len(values_F), float(values_F.sum())
+    if enough(n, int(min(total, n - total))):
+        return _normal(*clustered_error(values_F, [np.ones(n, bool)], cluster_F))
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(total, n, 1 - CONFIDENCE, method="wilson")
+    return Estimate(total / n, float(low), float(high), "wilson", interval_error(low, high))
+
+
+def _normal(mean: float, error: float | None) -> Estimate:
+    from scipy.stats import norm
+
+    if error is None:
+        return Estimate(mean)
+    margin = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
+    return Estimate(mean, mean - margin, mean + margin, "cluster-robust", error)

@@ -1,0 +1,93 @@
+"""Resampling whole clusters of facts: bootstrap for intervals, sign flips for p-values.
+
+Facts about one subject stand or fall together, and so do facts of one relation: they are drawn
+together. Clusters with the same sums are interchangeable, and a comparison of two runs has few
+kinds of clusters; so a bootstrap draw is one multinomial draw over the kinds instead of one draw
+for each of thousands of clusters. The law is exactly the same.
+
+Suffixes: F facts, G clusters, K kinds of clusters, C columns, D draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from sftknow_eval.evaluation.results import CONFIDENCE
+
+# Weights held at once: 64 MB in float64.
+_CHUNK = 8_000_000
+
+
+def cluster_sums(values_FC: np.ndarray, cluster_F: np.ndarray) -> np.ndarray:
+    """Return (G, C): the sum of each column over the facts of each cluster.
+
+    `cluster_F` holds 0 .. G-1, each at least once.
+    """
+    order = np.argsort(cluster_F, kind="stable")
+    starts = np.flatnonzero(np.diff(cluster_F[order], prepend=-1))
+    sums: np.ndarray = np.add.reduceat(values_FC[order], starts, axis=0)
+    return sums
+
+
+def bootstrap_sums(
+    values_FC: np.ndarray, cluster_F: np.ndarray, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return (D, C): the column sums of `draws` resamples of whole clusters, with replacement."""
+    kinds_KC, counts_K = _kinds(cluster_sums(values_FC, cluster_F))
+    n_clusters = int(counts_K.sum())
+    parts = [
+        rng.multinomial(n_clusters, counts_K / n_clusters, size=size) @ kinds_KC
+        for size in _chunks(draws, len(counts_K))
+    ]
+    return np.concatenate(parts)
+
+
+def flipped_sums(
+    differences_FC: np.ndarray, cluster_F: np.ndarray, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return (D, C): the column sums with the sign of each cluster drawn at random.
+
+    That is how sums of differences spread when two runs are alike: which of the two answered is
+    then a matter of names, for all facts of a cluster together.
+    """
+    kinds_KC, counts_K = _kinds(cluster_sums(differences_FC, cluster_F))
+    parts = [
+        (2.0 * rng.binomial(counts_K, 0.5, size=(size, len(counts_K))) - counts_K) @ kinds_KC
+        for size in _chunks(draws, len(counts_K))
+    ]
+    return np.concatenate(parts)
+
+
+def percentile_interval(values_D: np.ndarray, n_clusters: int) -> tuple[float, float] | None:
+    """Return the percentile interval of bootstrap draws, widened for few clusters.
+
+    The bootstrap of G clusters is too narrow by the factor sqrt((G-1)/G) and by that of the normal
+    to the t distribution. The percentiles are moved outwards by both, which for thousands of
+    subjects is nothing and for ten relations is much. None where no interval can be had: a single
+    cluster, or draws that are not numbers.
+
+    Source: Hesterberg, The American Statistician 69 (2015), "expanded percentile" interval.
+    """
+    from scipy.stats import norm, t
+
+    values_D = values_D[np.isfinite(values_D)]
+    if n_clusters < 2 or not len(values_D):
+        return None
+    quantile = t.ppf((1 - CONFIDENCE) / 2, n_clusters - 1)
+    tail = float(norm.cdf(quantile * math.sqrt(n_clusters / (n_clusters - 1))))
+    low, high = np.quantile(values_D, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _kinds(sums_GC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    kinds_KC, counts_K = np.unique(sums_GC, axis=0, return_counts=True)
+    return kinds_KC.astype(np.float64), counts_K
+
+
+def _chunks(draws: int, width: int) -> Iterator[int]:
+    size = max(1, _CHUNK // width)
+    for start in range(0, draws, size):
+        yield min(size, draws - start)
