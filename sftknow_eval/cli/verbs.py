@@ -12,6 +12,7 @@ from sftknow_eval.cli import (
     mastery,
     probe,
     restore,
+    study,
     sweep,
     tasks,
     train,
@@ -34,3 +35,4 @@ def register(app: typer.Typer) -> None:
     app.command("restore")(restore.restore)
     app.command("sweep")(sweep.sweep)
     app.add_typer(drift.app, name="drift")
+    app.command("study")(study.study)
