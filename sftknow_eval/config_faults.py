@@ -27,6 +27,7 @@ _FLOAT = re.compile(
     r"|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
 )
 _MERGE = "tag:yaml.org,2002:merge"
+_MISSING = "is missing"
 _QUOTED = re.compile(r"'([^']*)'")
 
 
@@ -63,12 +64,13 @@ class Config:
 
     def line(self, place: Place) -> int | None:
         """Return the line of a place, or of the nearest place around it that was written."""
-        written = place
-        while written:
-            if written in self.lines:
-                return self.lines[written]
-            written = written[:-1]
-        return self.lines.get(())
+        return self.lines.get(self.written(place))
+
+    def written(self, place: Place) -> Place:
+        """Return the part of a place that stands in the text: pydantic adds a union's branches."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return place
 
     def refuse(self, faults: Iterable[Fault]) -> None:
         """Raise one error that lists all faults, by line; do nothing when there are none.
@@ -149,7 +151,8 @@ def validated(
         made = model.model_validate(config.value)
     except ValidationError as error:
         known = {fault.place for fault in faults}
-        faults += [fault for fault in _faults(error, model) if fault.place not in known]
+        found = _joined(config, _faults(error, model))
+        faults += [fault for fault in found if fault.place not in known]
     config.refuse(faults)
     assert made is not None
     return made
@@ -182,7 +185,7 @@ def _faults(error: ValidationError, model: type[BaseModel]) -> Iterable[Fault]:
             name = str(place[-1])
             yield Fault(place, f"is no setting here{known}", nearest(name, names))
         elif kind == "missing":
-            yield Fault(place, "is missing")
+            yield Fault(place, _MISSING)
         elif kind in ("literal_error", "enum"):
             names = _QUOTED.findall(str(context.get("expected", "")))
             expected = ", ".join(names) or str(context.get("expected"))
@@ -192,6 +195,19 @@ def _faults(error: ValidationError, model: type[BaseModel]) -> Iterable[Fault]:
             yield Fault(place, str(context.get("error", entry["msg"])))
         else:
             yield Fault(place, f"is {_short(found)}: {_lowered(entry['msg'])}")
+
+
+def _joined(config: Config, faults: Iterable[Fault]) -> list[Fault]:
+    """Return one fault for each place: a union says what is wrong once for each branch."""
+    by_place: dict[Place, Fault] = {}
+    for fault in faults:
+        missing = fault.message == _MISSING
+        place = fault.place if missing else config.written(fault.place)
+        other = by_place.get(place)
+        message = f"{other.message}; or {fault.message}" if other else fault.message
+        near = (other.nearest if other else None) or fault.nearest
+        by_place[place] = Fault(place, message, near)
+    return list(by_place.values())
 
 
 def _names_at(model: Any, place: Sequence[str | int]) -> list[str]:

@@ -80,7 +80,7 @@ class TrainingRecord(BaseModel):
 
     @property
     def style(self) -> str | None:
-        """Return the prompt style to ask facts in; None where the training had prompts of its own."""
+        """Return the prompt style to ask facts in; None where training used other prompts."""
         return None if self.prompt == "own" else self.prompt
 
     def settings(self) -> dict[str, Any]:

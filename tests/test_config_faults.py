@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +24,7 @@ class Training(BaseModel):
     rate: float = 1e-5
     adapter: Adapter | None = None
     grid: list[Adapter] = []
+    n: Literal["all"] | Annotated[int, Field(ge=1)] = 1
 
 
 # Written by hand; the line numbers below are counted in it.
@@ -38,6 +39,7 @@ grid:
   aplha: 3
 rate: 1e-5
 rate: 2
+n: 0
 """
 
 
@@ -45,7 +47,7 @@ def test_all_faults_are_listed_with_line_and_nearest_name() -> None:
     with pytest.raises(SettingsError) as caught:
         validated(Training, parse_config(FAULTY, "x.yaml"), lambda _: [Fault(("grid",), "odd")])
     lines = str(caught.value).splitlines()
-    assert lines[0] == "x.yaml has 7 faults:"
+    assert lines[0] == "x.yaml has 8 faults:"
     for number, texts in enumerate(
         (
             ("line 1: kind: is 'loar'", "sft, lora", "did you mean 'lora'?"),
@@ -55,6 +57,7 @@ def test_all_faults_are_listed_with_line_and_nearest_name() -> None:
             ("line 7: grid.1.rank: is 0", "greater than or equal to 1"),
             ("line 8: grid.1.aplha: is no setting", "did you mean 'alpha'?"),
             ("line 9: rate: stands twice (again on line 10)",),
+            ("line 11: n: is 0", "all was expected; or is 0: input should be greater"),
         ),
         start=1,
     ):
