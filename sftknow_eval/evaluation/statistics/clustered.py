@@ -79,3 +79,20 @@ def _normal(mean: float, error: float | None) -> Estimate:
         return Estimate(mean)
     margin = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
     return Estimate(mean, mean - margin, mean + margin, "cluster-robust", error)
+
+
+def clustered_difference(
+    difference_F: np.ndarray, groups: Sequence[np.ndarray], cluster_F: np.ndarray
+) -> Estimate:
+    """Return the plain mean over groups of facts of differences of shares.
+
+    With Student's t for the number of clusters; no interval where there is one cluster only.
+    """
+    from scipy.stats import t
+
+    mean, error = clustered_error(difference_F, groups, cluster_F)
+    if error is None:
+        return Estimate(mean)
+    n_clusters = len(np.unique(cluster_F[np.logical_or.reduce(groups)]))
+    margin = float(t.ppf((1 + CONFIDENCE) / 2, n_clusters - 1)) * error
+    return Estimate(mean, mean - margin, mean + margin, "cluster-robust", error)
