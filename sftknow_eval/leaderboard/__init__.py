@@ -1,0 +1,1 @@
+"""The leaderboard: rows that anybody can submit and everybody can recompute."""
