@@ -151,8 +151,8 @@ def validated(
         made = model.model_validate(config.value)
     except ValidationError as error:
         known = {fault.place for fault in faults}
-        found = _joined(config, _faults(error, model))
-        faults += [fault for fault in found if fault.place not in known]
+        joined = _joined(config, _faults(error, model))
+        faults += [fault for fault in joined if fault.place not in known]
     config.refuse(faults)
     assert made is not None
     return made
