@@ -28,7 +28,11 @@ FORMAT = "sftknow-results/1"
 RESULTS_NAME = "results.json"
 
 # Arguments that say which model it is, and so are not the base's too.
-_OF_ONE_MODEL = ("revision", "subfolder", "tokenizer", "tokenizer_revision", "peft", "delta")
+_OF_ONE_MODEL = (
+    *("revision", "subfolder", "tokenizer", "tokenizer_revision", "peft", "delta"),
+    *("base", "base_revision", "ratio", "recipe", "mask"),
+    *("region", "layers", "order", "order_seed", "arithmetic"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

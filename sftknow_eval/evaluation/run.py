@@ -8,9 +8,11 @@ weights and the very prompts it was given.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sftknow_eval.artifacts import cache_dir, digest, installed_versions
@@ -22,6 +24,7 @@ from sftknow_eval.evaluation.results import Outcome, outcomes_of
 from sftknow_eval.evaluation.settings import read_settings
 from sftknow_eval.mastery.backends import Backend, engine_versions
 from sftknow_eval.models import locate_model, weight_fingerprint
+from sftknow_eval.restoration.lm_eval_models import make_known
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +107,7 @@ def evaluate_model(run: ModelRun) -> ModelResult:
         logger.info("Evaluated before: %s", kept)
         return ModelResult(tuple(read_outcomes(kept)), record, reused=True)
     with quiet_lm_eval():
-        engine = start_engine(run.backend, run.model_args, run.batch_size)
+        engine = _engine(run)
         try:
             outcomes = outcomes_of(_evaluate(run, engine))
             # Before the engine is stopped: vLLM may take the process with it.
@@ -112,6 +115,20 @@ def evaluate_model(run: ModelRun) -> ModelResult:
         finally:
             stop_engine(engine)
     return ModelResult(tuple(outcomes), record, reused=False)
+
+
+def _engine(run: ModelRun) -> Any:
+    """Start a run's engine: one that restores weights where its arguments say which."""
+    if not restores(run.engine_args):
+        return start_engine(run.backend, run.model_args, run.batch_size)
+    name = f"sftknow-{run.backend}"
+    make_known(name)
+    return start_engine(run.backend, run.model_args, run.batch_size, registered=name)
+
+
+def restores(engine_args: Mapping[str, Any]) -> bool:
+    """Return whether a model's arguments give weights back to its base (see `on_load.Choice`)."""
+    return any(engine_args.get(name) is not None for name in ("ratio", "recipe", "mask"))
 
 
 def task_manager(metadata: Mapping[str, Any]) -> Any:
@@ -127,7 +144,17 @@ def _key(run: ModelRun, data: TaskData, record: Mapping[str, Any]) -> str:
     asked = [(d["id"], d["prompt"], d["aliases"]) for leaf in data.leaves.values() for d in leaf]
     shots = [d["id"] for d in data.shots.draw(run.num_fewshot, FEWSHOT_SEED)]
     settings = {k: v for k, v in record.items() if k != "model"}
-    return digest([OUTCOMES_FORMAT, settings, run.batch_size, asked, shots])
+    return digest([OUTCOMES_FORMAT, settings, _restored_from(run), run.batch_size, asked, shots])
+
+
+def _restored_from(run: ModelRun) -> list[str]:
+    """Return what identifies the base and the files that a restoration names by their paths."""
+    if not restores(run.engine_args):
+        return []
+    base = locate_model(str(run.engine_args["base"]), run.engine_args.get("base_revision"))
+    files = [Path(run.engine_args[name]) for name in ("recipe", "mask") if name in run.engine_args]
+    contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return [weight_fingerprint(base), *contents]
 
 
 def _evaluate(run: ModelRun, engine: Any) -> Any:
