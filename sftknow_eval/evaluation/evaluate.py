@@ -17,15 +17,12 @@ from sftknow_eval.errors import ModelError, SettingsError
 from sftknow_eval.evaluation.compare import Transitions, transitions
 from sftknow_eval.evaluation.facts_file import FACTS_NAME, write_facts
 from sftknow_eval.evaluation.prompts import Style, check_style
-from sftknow_eval.evaluation.results import scores
 from sftknow_eval.evaluation.run import ModelResult, ModelRun, evaluate_model
 from sftknow_eval.evaluation.settings import read_settings
+from sftknow_eval.evaluation.summary import RESULTS_FORMAT, RESULTS_NAME, summary_of
 from sftknow_eval.mastery.backends import Backend
 from sftknow_eval.mastery.facts import Domain
 from sftknow_eval.models import locate_model, weight_fingerprint
-
-FORMAT = "sftknow-results/1"
-RESULTS_NAME = "results.json"
 
 # Arguments that say which model it is, and so are not the base's too.
 _OF_ONE_MODEL = (
@@ -102,16 +99,12 @@ def evaluate(request: EvaluationRequest, out: Path) -> Evaluation:
     finetuned = evaluate_model(run)
     compared = transitions(base.outcomes, finetuned.outcomes) if base else None
     summary = {
-        "format": FORMAT,
+        "format": RESULTS_FORMAT,
         "task": task,
         "finetuned": finetuned.record | {"style_from": style_from},
         "base": base.record | {"base_from": base_from} if base else None,
         "base_missing": None if base else base_from,
-        "scores": {
-            "finetuned": scores(finetuned.outcomes),
-            "base": scores(base.outcomes) if base else None,
-        },
-        "transitions": _transitions_json(compared),
+        **summary_of(finetuned.outcomes, base.outcomes if base else None),
     }
     write_facts(out / FACTS_NAME, finetuned.outcomes, base.outcomes if base else None)
     write_json(out / RESULTS_NAME, summary)
@@ -201,15 +194,3 @@ def _base(request: EvaluationRequest, task: Mapping[str, Any]) -> tuple[str | No
         f"the base '{task['mastery_base']}' is not here, or its weights are not those that were "
         "probed; name it with --base"
     )
-
-
-def _transitions_json(compared: dict[Domain, list[Transitions]] | None) -> dict[str, Any] | None:
-    if compared is None:
-        return None
-    return {
-        domain: {
-            "strata": [entry.as_json() for entry in entries[:-1]],
-            "all": entries[-1].as_json(),
-        }
-        for domain, entries in compared.items()
-    }

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from sftknow_eval.errors import MasteryError
-from sftknow_eval.evaluation.results import Outcome, Share
+from sftknow_eval.evaluation.results import Share
 from sftknow_eval.evaluation.statistics.clustered import clustered_difference
 from sftknow_eval.evaluation.statistics.intervals import Estimate
 from sftknow_eval.evaluation.statistics.panel import DOMAINS
 from sftknow_eval.mastery.facts import Domain, Fact
-from sftknow_eval.mastery.table import N_STRATA, MasteryTable, half, stratum
+from sftknow_eval.mastery.table import N_STRATA, MasteryTable, stratum
 
 # One sample of each template at least for each of: twice the strata, base, base again.
 _LEAST_SAMPLES = 4
@@ -136,7 +136,7 @@ def null_row(table: MasteryTable, facts: Sequence[Fact], *, seed: int = 0) -> Nu
     Raises:
         MasteryError: the table is of other facts, or has too few samples.
     """
-    held, rows = _rows(table, facts)
+    held, rows = probed(table, facts)
     verdicts = table.verdicts()[rows]
     domain_F = np.array([fact.domain for fact in held])
     subject_F = np.unique([fact.subject for fact in held], return_inverse=True)[1]
@@ -184,7 +184,12 @@ def _cell(
     )
 
 
-def _rows(table: MasteryTable, facts: Sequence[Fact]) -> tuple[list[Fact], np.ndarray]:
+def probed(table: MasteryTable, facts: Sequence[Fact]) -> tuple[list[Fact], np.ndarray]:
+    """Return those of the facts that the table holds, and their rows in it.
+
+    Raises:
+        MasteryError: the table is of other facts.
+    """
     known = table.strata_of(facts)
     place = {name: row for row, name in enumerate(table.rows["fact_id"].to_pylist())}
     held = [fact for fact in facts if fact.id in known]
@@ -201,37 +206,3 @@ def _strata(verdicts_FTS: np.ndarray) -> np.ndarray:
 def _share_right(verdicts_FTS: np.ndarray) -> np.ndarray:
     share: np.ndarray = verdicts_FTS.mean(axis=(1, 2))
     return share
-
-
-def base_again_outcomes(
-    table: MasteryTable, facts: Sequence[Fact], *, seed: int = 0
-) -> tuple[list[Outcome], list[Outcome]]:
-    """Return the base and the base again as outcomes, to stand among other runs.
-
-    Strata are by one half of the samples. The answers are two single samples of the other half, by
-    the relation's best template, as the base is asked in an evaluation (there greedily, here at
-    the temperature of the probe). The table holds verdicts and no texts: `output` is empty, and
-    only `alias_acc` is known.
-
-    Raises:
-        MasteryError: the table is of other facts, or has too few samples.
-    """
-    held, rows = _rows(table, facts)
-    shared, best = share_out(table.verdicts()[rows], seed), table.best_templates()
-    template_F = [best[fact.relation, half(fact.digest())].index for fact in held]
-    return tuple(  # type: ignore[return-value]
-        [
-            _outcome(fact, int(shared.stratum_F[row]), bool(part[row, template_F[row], 0]))
-            for row, fact in enumerate(held)
-        ]
-        for part in shared.quarters
-    )
-
-
-def _outcome(fact: Fact, stratum_: int, right: bool) -> Outcome:
-    verdicts = {"alias_acc": right, "alias_word_acc": None, "exact_match": None}
-    return Outcome(
-        *(fact.id, fact.relation, fact.domain, stratum_, "", "", verdicts),
-        token_f1=float("nan"),
-        subject=fact.subject,
-    )

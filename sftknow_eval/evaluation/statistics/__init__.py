@@ -13,6 +13,7 @@ from sftknow_eval.evaluation.statistics.tiers import (
     Difference,
     compare_strategies,
     difference_over_seeds,
+    differences_over_seeds,
     tiers,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "compare_runs",
     "compare_strategies",
     "difference_over_seeds",
+    "differences_over_seeds",
     "seed_summary",
     "tiers",
 ]

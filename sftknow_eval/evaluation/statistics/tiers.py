@@ -1,6 +1,7 @@
 """Strategies side by side, each with several seeds: told apart or not, and ranked in tiers.
 
-Suffixes: S seeds of one strategy, T of the other, F facts.
+Suffixes: S seeds of one strategy, T of another, F facts, R strategies to compare with, V sources
+of variance.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sftknow_eval.evaluation.results import CONFIDENCE, Outcome
-from sftknow_eval.evaluation.statistics.clustered import clustered_error
+from sftknow_eval.evaluation.statistics.clustered import clustered_errors
 from sftknow_eval.evaluation.statistics.panel import Panel
 from sftknow_eval.evaluation.statistics.seeds import strata_groups
 from sftknow_eval.evaluation.statistics.significance import holm
@@ -61,25 +62,66 @@ def difference_over_seeds(
         groups: bool (F) each, such as the strata.
         cluster_F: subject of each fact.
     """
+    return differences_over_seeds(one_SF, [other_TF], groups, cluster_F)[0]
+
+
+def differences_over_seeds(
+    one_SF: np.ndarray,
+    others_TF: Sequence[np.ndarray],
+    groups: Sequence[np.ndarray],
+    cluster_F: np.ndarray,
+) -> list[Difference]:
+    """Return how far one strategy differs from each of many others; see `difference_over_seeds`.
+
+    Args:
+        one_SF: what each seed of the one made of each fact.
+        others_TF: for each other, what its seeds did.
+        groups: bool (F) each, such as the strata.
+        cluster_F: subject of each fact.
+    """
+    held = [group for group in groups if group.any()]
+    weight_F = np.mean([group / group.sum() for group in held], axis=0)
+    between_RF = one_SF.mean(axis=0) - np.stack([other.mean(axis=0) for other in others_TF])
+    values_R, errors_R = clustered_errors(between_RF, held, cluster_F)
+    clusters = len(np.unique(cluster_F[np.logical_or.reduce(held)]))
+    own = _over_seeds(one_SF, weight_F)
+    others_R2 = np.array([_over_seeds(other, weight_F) for other in others_TF])
+    several_R = (others_R2[:, 1] > 0) & (own[1] > 0)
+    # Variances with their degrees of freedom: over facts, over the seeds of either side.
+    variances_VR = np.stack(
+        [errors_R**2, np.where(several_R, own[0], 0), np.where(several_R, others_R2[:, 0], 0)]
+    )
+    freedom_VR = np.full_like(variances_VR, clusters - 1.0)
+    freedom_VR[1, several_R], freedom_VR[2, several_R] = own[1], others_R2[several_R, 1]
+    margin_R, p_R = _welch(values_R, variances_VR, freedom_VR)
+    found = zip(*(x.tolist() for x in (values_R, margin_R, p_R, several_R)), strict=True)
+    return [
+        Difference(value, None, None, None, several)
+        if math.isnan(margin)
+        else Difference(value, value - margin, value + margin, p, several)
+        for value, margin, p, several in found
+    ]
+
+
+def _welch(
+    values_R: np.ndarray, variances_VR: np.ndarray, freedom_VR: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (R) half widths of 95% intervals and (R) p-values; NaN where nothing varies."""
     from scipy.stats import t
 
-    held = [group for group in groups if group.any()]
-    between_F = one_SF.mean(axis=0) - other_TF.mean(axis=0)
-    value, facts_error = clustered_error(between_F, held, cluster_F)
-    n_clusters = len(np.unique(cluster_F))
-    parts = [((facts_error or 0.0) ** 2, n_clusters - 1)]
-    several = min(len(one_SF), len(other_TF)) > 1
-    if several:
-        for values_SF in (one_SF, other_TF):
-            scores_S = np.mean([values_SF[:, group].mean(axis=1) for group in held], axis=0)
-            parts.append((float(scores_S.var(ddof=1)) / len(scores_S), len(scores_S) - 1))
-    variance = math.fsum(part for part, _ in parts)
-    if variance == 0 or facts_error is None:
-        return Difference(value, None, None, None, several)
-    freedom = variance**2 / math.fsum(part**2 / df for part, df in parts)
-    margin = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
-    p = 2 * float(t.sf(abs(value) / math.sqrt(variance), freedom))
-    return Difference(value, value - margin, value + margin, p, several)
+    variance_R = variances_VR.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total_R = variance_R**2 / (variances_VR**2 / freedom_VR).sum(axis=0)
+        p_R = 2 * t.sf(np.abs(values_R) / np.sqrt(variance_R), total_R)
+    return t.ppf((1 + CONFIDENCE) / 2, total_R) * np.sqrt(variance_R), p_R
+
+
+def _over_seeds(values_SF: np.ndarray, weight_F: np.ndarray) -> tuple[float, int]:
+    """Return the variance of the mean over seeds and its degrees of freedom; 0 of them for one."""
+    if len(values_SF) < 2:
+        return 0.0, 0
+    scores_S = values_SF @ weight_F
+    return float(scores_S.var(ddof=1)) / len(scores_S), len(scores_S) - 1
 
 
 def compare_strategies(
@@ -112,7 +154,7 @@ def compare_strategies(
 
 
 def tiers(
-    names: Sequence[str], difference: Callable[[str, str], Difference]
+    names: Sequence[str], differences: Callable[[str, Sequence[str]], Sequence[Difference]]
 ) -> list[tuple[str, ...]]:
     """Return the names in tiers: within one, none is told apart from the first.
 
@@ -123,12 +165,12 @@ def tiers(
 
     Args:
         names: best first.
-        difference: of the first name from the second.
+        differences: of a name from each of the others given.
     """
     left, found = list(names), []
     while left:
         first, below = left[0], left[1:]
-        adjusted = holm([difference(first, name).p for name in below])
+        adjusted = holm([found.p for found in differences(first, below)]) if below else []
         apart = [i for i, p in enumerate(adjusted) if p is not None and p < 1 - CONFIDENCE]
         end = apart[0] + 1 if apart else len(left)
         found.append(tuple(left[:end]))
