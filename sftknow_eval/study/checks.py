@@ -10,7 +10,7 @@ from typing import Any
 from sftknow_eval.config_faults import Fault, Place, nearest, read_config
 from sftknow_eval.study.config import Study
 
-_MEASURES = ("sweep", "train_set", "layers", "token_drift", "weights")
+_MEASURES = ("sweep", "layers", "token_drift", "weights")
 
 
 def load_study(path: Path) -> Study:
@@ -52,7 +52,7 @@ def _known(place: Place, asked: Any, known: Sequence[str], what: str) -> Iterato
 
 
 def _training(place: Place, settings: Any) -> Iterator[Fault]:
-    from sftknow_eval.training.sft import TrainSettings
+    from sftknow_eval.training.settings import TrainSettings
 
     names = [field.name for field in dataclasses.fields(TrainSettings)]
     for name in settings if isinstance(settings, Mapping) else ():

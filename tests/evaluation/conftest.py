@@ -67,15 +67,16 @@ def tiny_mastery(tiny_world: Path, make_table: MakeTable) -> Path:
 @pytest.fixture(scope="session")
 def tuned(tiny_world: Path, tiny_mastery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real fine-tune of the tiny world's base, with its training record."""
-    from sftknow_eval.training.finetune import FinetuneRequest, finetune
-    from sftknow_eval.training.sft import TrainSettings
+    from sftknow_eval.training.run import TrainRequest, train_strategy
+    from sftknow_eval.training.strategy import load_strategy
 
-    request = FinetuneRequest(
+    request = TrainRequest(
         base=str(tiny_world / "base"),
         out=tmp_path_factory.mktemp("tuned") / "model",
         stratum="all",
         n=64,
-        settings=TrainSettings(learning_rate=1e-3, epochs=2),
+        training={"learning_rate": 1e-3, "epochs": 2},
     )
     table = MasteryTable.read(tiny_mastery)
-    return finetune(request, open_dataset(tiny_world), table).folder
+    strategy = load_strategy("sft_divided")
+    return train_strategy(strategy, request, open_dataset(tiny_world), table).folder

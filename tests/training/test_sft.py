@@ -11,10 +11,12 @@ import torch
 import trl
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftknow_eval.errors import MissingDependency, ModelError, SettingsError
+from sftknow_eval.errors import MissingDependency, ModelError, SettingsError, TrainingDiverged
 from sftknow_eval.mastery.facts import Fact
 from sftknow_eval.training.encode import encode_fact
-from sftknow_eval.training.sft import TrainSettings, require_trl, train
+from sftknow_eval.training.processes import Processes
+from sftknow_eval.training.settings import TrainSettings
+from sftknow_eval.training.sft import Job, require_trl, train
 
 ANSWERS = ["London", "Cambridge", "New York City", "Erlangen", "Brno"]
 FACTS = [
@@ -56,7 +58,7 @@ def test_the_model_sees_exactly_the_encoded_facts(
 
     monkeypatch.setattr(trl.SFTTrainer, "compute_loss", recording)
     once = TrainSettings(learning_rate=1e-3, batch_size=2)
-    train(model, tokenizer, examples, once, seed=0)
+    train(model, tokenizer, Job(examples=examples, settings=once, seed=0))
     assert sorted(seen) == sorted((e["input_ids"], e["labels"]) for e in examples)
 
 
@@ -72,7 +74,7 @@ def test_the_loss_is_the_mean_over_target_tokens(model: Any, tokenizer: Any, exa
         log_probabilities += [float(logits[i, t]) for i, t in enumerate(labels) if t != -100]
     expected = -sum(log_probabilities) / len(log_probabilities)
     settings = TrainSettings(learning_rate=1e-6, batch_size=len(examples))
-    curve = train(model, tokenizer, examples, settings, seed=0)
+    curve = train(model, tokenizer, Job(examples=examples, settings=settings, seed=0)).losses
     assert curve == [(1, pytest.approx(expected, rel=1e-3))]
 
 
@@ -81,13 +83,9 @@ def test_training_lowers_the_loss_and_reports_each_step(
 ) -> None:
     steps: list[tuple[int, int]] = []
     curve = train(
-        model,
-        tokenizer,
-        examples,
-        FAST,
-        seed=0,
+        *(model, tokenizer, Job(examples=examples, settings=FAST, seed=0)),
         on_step=lambda done, total, loss: steps.append((done, total)),
-    )
+    ).losses
     assert steps == [(i, 9) for i in range(1, 10)]  # 3 batches of 5 facts, 3 epochs
     assert curve[-1][1] < 0.7 * curve[0][1]
 
@@ -95,8 +93,8 @@ def test_training_lowers_the_loss_and_reports_each_step(
 def test_a_diverging_training_is_an_error(model: Any, tokenizer: Any, examples: Any) -> None:
     with torch.no_grad():
         model.lm_head.weight[0, 0] = float("inf")
-    with pytest.raises(ModelError, match="diverged: the loss is nan at step"):
-        train(model, tokenizer, examples, FAST, seed=0)
+    with pytest.raises(TrainingDiverged, match="diverged: the loss is nan at step"):
+        train(model, tokenizer, Job(examples=examples, settings=FAST, seed=0))
 
 
 def test_weights_that_are_no_numbers_are_an_error_even_if_the_loss_is_fine(
@@ -108,7 +106,7 @@ def test_weights_that_are_no_numbers_are_an_error_even_if_the_loss_is_fine(
     with torch.no_grad():
         model.model.embed_tokens.weight[unused, 0] = float("nan")
     with pytest.raises(ModelError, match=r"'model.embed_tokens.weight' is no longer finite"):
-        train(model, tokenizer, examples, FAST, seed=0)
+        train(model, tokenizer, Job(examples=examples, settings=FAST, seed=0))
 
 
 def test_training_is_silent_and_reports_to_nobody(
@@ -125,7 +123,7 @@ def test_training_is_silent_and_reports_to_nobody(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
     monkeypatch.setattr(_telemetry, "_start_telemetry_thread", lambda: pytest.fail("telemetry"))
-    train(model, tokenizer, examples, FAST, seed=0)
+    train(model, tokenizer, Job(examples=examples, settings=FAST, seed=0))
     assert constants.HF_HUB_DISABLE_TELEMETRY is False
     assert capfd.readouterr() == ("", "")
 
@@ -139,7 +137,7 @@ def test_the_ways_to_save_memory_and_time_train_too(
     settings = dataclasses.replace(FAST, **{name: value})
     dtype = getattr(torch, settings.dtype)
     model = AutoModelForCausalLM.from_pretrained(random_model, dtype=dtype)
-    curve = train(model, tokenizer, examples, settings, seed=0)
+    curve = train(model, tokenizer, Job(examples=examples, settings=settings, seed=0)).losses
     assert curve[-1][1] < 0.8 * curve[0][1]
     assert {weight.dtype for weight in model.parameters()} == {dtype}
 
@@ -158,9 +156,32 @@ def test_missing_trl_names_the_install_command(monkeypatch: pytest.MonkeyPatch) 
         require_trl()
 
 
-def test_several_processes_are_refused(
-    model: Any, tokenizer: Any, examples: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_batch_that_cannot_be_divided_over_processes_is_refused() -> None:
+    settings = TrainSettings(batch_size=8)
+    assert Processes(0, 2).rows(settings, 2) == 2
+    with pytest.raises(SettingsError, match="a multiple of 6"):
+        Processes(0, 3).rows(settings, 2)
+
+
+def test_settings_of_the_trainer_reach_it(model: Any, tokenizer: Any, examples: Any) -> None:
+    # Expected: dynamic fine-tuning weighs each token's loss by its probability, so that the
+    # loss of an untrained model is near 0 and not near the logarithm of the vocabulary.
+    settings = TrainSettings(learning_rate=1e-6, batch_size=len(examples))
+    job = Job(examples=examples, settings=settings, seed=0, trainer={"loss_type": "dft"})
+    assert train(model, tokenizer, job).losses[0][1] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("trainer", "adapter", "expected"),
+    [
+        ({"optim": "adamm"}, None, "TRL refuses"),
+        ({}, ("LORA", {"r": 0, "target_modules": "all-linear"}), "PEFT refuse"),
+        ({}, ("LORA", {"target_modules": ["w_o_w"]}), "PEFT refuse"),
+    ],
+)
+def test_what_trl_or_peft_refuse_is_said_in_their_words(
+    model: Any, tokenizer: Any, examples: Any, trainer: Any, adapter: Any, expected: str
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SettingsError, match="one process"):
-        train(model, tokenizer, examples, FAST, seed=0)
+    job = Job(examples=examples, settings=FAST, seed=0, trainer=trainer, adapter=adapter)
+    with pytest.raises(SettingsError, match=expected):
+        train(model, tokenizer, job)

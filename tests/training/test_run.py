@@ -22,11 +22,16 @@ from sftknow_eval.mastery.dataset import Dataset, open_dataset
 from sftknow_eval.mastery.table import MasteryTable, TableMeta, pack_verdicts
 from sftknow_eval.models import weight_fingerprint
 from sftknow_eval.record import read_record
-from sftknow_eval.training import finetune as module
-from sftknow_eval.training.finetune import FinetuneRequest, finetune
-from sftknow_eval.training.sft import TrainSettings
+from sftknow_eval.training import run as module
+from sftknow_eval.training.run import Finetuned, TrainRequest, train_strategy
+from sftknow_eval.training.settings import TrainSettings
+from sftknow_eval.training.strategy import load_strategy
 
-SETTINGS = TrainSettings(learning_rate=1e-2, batch_size=2)
+SETTINGS = {"learning_rate": 1e-2, "batch_size": 2}
+
+
+def finetune(request: TrainRequest, dataset: Dataset, table: MasteryTable) -> Finetuned:
+    return train_strategy(load_strategy("sft_divided"), request, dataset, table)
 
 
 @pytest.fixture
@@ -57,14 +62,14 @@ def table(dataset: Dataset, random_model: Path) -> MasteryTable:
 
 
 @pytest.fixture
-def request_(random_model: Path, tmp_path: Path) -> FinetuneRequest:
-    return FinetuneRequest(
-        base=str(random_model), out=tmp_path / "ft", stratum=2, n=5, settings=SETTINGS
+def request_(random_model: Path, tmp_path: Path) -> TrainRequest:
+    return TrainRequest(
+        base=str(random_model), out=tmp_path / "ft", stratum=2, n=5, training=SETTINGS
     )
 
 
 def test_the_folder_is_a_whole_model_with_its_record(
-    request_: FinetuneRequest, dataset: Dataset, table: MasteryTable, random_model: Path
+    request_: TrainRequest, dataset: Dataset, table: MasteryTable, random_model: Path
 ) -> None:
     done = finetune(request_, dataset, table)
     assert not done.reused
@@ -88,7 +93,7 @@ def test_the_folder_is_a_whole_model_with_its_record(
     assert set(record.fact_ids) < stratum_2
     assert record.steps == 3
     assert [step for step, _ in record.losses] == [1, 2, 3]
-    assert record.hyperparameters == dataclasses.asdict(SETTINGS)
+    assert record.hyperparameters == dataclasses.asdict(TrainSettings(**SETTINGS))
     assert record.saved_dtype == "float32"
     assert record.versions["trl"]
     model = AutoModelForCausalLM.from_pretrained(done.folder)
@@ -103,7 +108,7 @@ def test_the_folder_is_a_whole_model_with_its_record(
 
 
 def test_the_same_run_is_recognised_and_another_is_refused(
-    request_: FinetuneRequest,
+    request_: TrainRequest,
     dataset: Dataset,
     table: MasteryTable,
     monkeypatch: pytest.MonkeyPatch,
@@ -117,7 +122,7 @@ def test_the_same_run_is_recognised_and_another_is_refused(
     again = finetune(dataclasses.replace(request_, base=str(copy)), dataset, table)
     assert again.reused
     assert again.record == done.record
-    other = dataclasses.replace(request_, n=4, settings=TrainSettings(learning_rate=2e-2))
+    other = dataclasses.replace(request_, n=4, training={"learning_rate": 2e-2})
     with pytest.raises(SettingsError) as caught:
         finetune(other, dataset, table)
     for text in ("n: 5 there, 4 now", "learning_rate: 0.01 there, 0.02 now", "batch_size: 2 there"):
@@ -126,7 +131,7 @@ def test_the_same_run_is_recognised_and_another_is_refused(
 
 
 def test_equal_runs_give_equal_weights(
-    request_: FinetuneRequest, dataset: Dataset, table: MasteryTable, tmp_path: Path
+    request_: TrainRequest, dataset: Dataset, table: MasteryTable, tmp_path: Path
 ) -> None:
     prints = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -138,10 +143,10 @@ def test_equal_runs_give_equal_weights(
 
 
 def test_weights_can_be_saved_in_bfloat16(
-    request_: FinetuneRequest, dataset: Dataset, table: MasteryTable
+    request_: TrainRequest, dataset: Dataset, table: MasteryTable
 ) -> None:
-    settings = dataclasses.replace(SETTINGS, save_dtype="bfloat16")
-    done = finetune(dataclasses.replace(request_, settings=settings), dataset, table)
+    settings = SETTINGS | {"save_dtype": "bfloat16"}
+    done = finetune(dataclasses.replace(request_, training=settings), dataset, table)
     assert done.record.saved_dtype == "bfloat16"
     weights = load_file(done.folder / "model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
@@ -149,7 +154,7 @@ def test_weights_can_be_saved_in_bfloat16(
 
 
 def test_a_foreign_folder_is_left_alone(
-    request_: FinetuneRequest, dataset: Dataset, table: MasteryTable
+    request_: TrainRequest, dataset: Dataset, table: MasteryTable
 ) -> None:
     request_.out.mkdir()
     (request_.out / "thesis.tex").write_text("years of work")
@@ -159,7 +164,7 @@ def test_a_foreign_folder_is_left_alone(
 
 
 def test_a_table_of_another_base_is_refused(
-    request_: FinetuneRequest, dataset: Dataset, table: MasteryTable
+    request_: TrainRequest, dataset: Dataset, table: MasteryTable
 ) -> None:
     meta = dataclasses.replace(table.meta, base="another/model", fingerprint="ab" * 32)
     with pytest.raises(MasteryError, match="another/model"):
@@ -167,7 +172,7 @@ def test_a_table_of_another_base_is_refused(
 
 
 def test_too_many_facts_are_refused_before_anything_is_written(
-    request_: FinetuneRequest, dataset: Dataset, table: MasteryTable
+    request_: TrainRequest, dataset: Dataset, table: MasteryTable
 ) -> None:
     with pytest.raises(SettingsError, match="7 facts were asked for, but there are 6"):
         finetune(dataclasses.replace(request_, n=7), dataset, table)
@@ -176,7 +181,7 @@ def test_too_many_facts_are_refused_before_anything_is_written(
 
 @pytest.mark.parametrize("failure", ["diverged", "disk full"])
 def test_a_failed_run_leaves_nothing_that_looks_finished(
-    request_: FinetuneRequest,
+    request_: TrainRequest,
     dataset: Dataset,
     table: MasteryTable,
     failure: str,
@@ -184,8 +189,8 @@ def test_a_failed_run_leaves_nothing_that_looks_finished(
 ) -> None:
     expected: type[Exception] = ModelError
     if failure == "diverged":
-        rate = TrainSettings(learning_rate=1e30, batch_size=2)
-        request_ = dataclasses.replace(request_, settings=rate)
+        rate = {"learning_rate": 1e30, "batch_size": 2}
+        request_ = dataclasses.replace(request_, training=rate)
     else:
         expected = OutOfSpace
 
@@ -200,7 +205,7 @@ def test_a_failed_run_leaves_nothing_that_looks_finished(
 
 def test_impossible_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
-        FinetuneRequest(base="b", out=tmp_path, stratum=5, n=0, seed=-1)
+        TrainRequest(base="b", out=tmp_path, stratum=5, n=0, seed=-1)
     for name in ("stratum is 5", "n is 0", "seed is -1"):
         assert name in str(caught.value)
 
