@@ -1,0 +1,1 @@
+"""HTML pages that ask nobody for anything: templates, a theme, tables, charts, scripts."""
