@@ -33,7 +33,7 @@ from sftknow_eval.leaderboard.evidence import (
     read_evidence_file,
 )
 from sftknow_eval.leaderboard.faults import faults_of
-from sftknow_eval.leaderboard.manifest import Asking, Base
+from sftknow_eval.leaderboard.manifest_parts import Asking, Base
 from sftknow_eval.leaderboard.parquet_guard import Limits, check_parquet, read_table
 from sftknow_eval.leaderboard.recount import DOMAINS, judge_outputs
 from sftknow_eval.leaderboard.texts import Hex, Line, Slug

@@ -9,21 +9,32 @@ from __future__ import annotations
 
 import datetime
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from sftknow_eval.leaderboard.texts import (
-    Contact,
-    FileName,
-    Hex,
-    Licence,
-    Line,
-    Passage,
-    Slug,
-    Token,
+from sftknow_eval.errors import SubmissionError
+from sftknow_eval.leaderboard.bounded_json import parse_bounded
+from sftknow_eval.leaderboard.contained import read_bytes
+from sftknow_eval.leaderboard.faults import faults_of
+from sftknow_eval.leaderboard.manifest_parts import (
+    Asking,
+    Base,
+    Counts,
+    CurvePoint,
+    Elements,
+    Number,
+    Origin,
+    Recipe,
+    Regime,
+    Seed,
+    StrategyConfig,
+    Strict,
+    Training,
+    Weights,
 )
-from sftknow_eval.mastery.table import N_STRATA
+from sftknow_eval.leaderboard.texts import Contact, Hex, Licence, Line, Passage, Slug
 
 FORMAT = "sftknow-submission/1"
 BENCHMARK = "1"
@@ -34,222 +45,43 @@ MAX_SEEDS = 32
 
 Track = Literal["strategy", "checkpoint"]
 Control = Literal["random_restoration"]
-Count = Annotated[int, Field(ge=0, le=10**9)]
-Elements = Annotated[int, Field(ge=0, le=10**14)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Number = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e9)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Base(_Strict):
-    """The base model whose knowledge is at stake.
-
-    Attributes:
-        id: its folder under `leaderboard/mastery/`.
-        fingerprint: of its weights.
-        mastery: SHA-256 of its mastery table's file.
-        facts: SHA-256 of its facts' file.
-    """
-
-    id: Slug
-    name: Line
-    revision: Line | None
-    fingerprint: Hex
-    mastery: Hex
-    facts: Hex
-
-
-class Regime(_Strict):
-    """What data the row was allowed to train on; only equal regimes are compared.
-
-    Attributes:
-        kind: `divided` is one stratum of the train facts, `mixed` all strata, `open` any data.
-        stratum: of a divided regime.
-        n: number of train facts; None for all there are.
-    """
-
-    kind: Literal["divided", "mixed", "open"]
-    stratum: Annotated[int, Field(ge=0, lt=N_STRATA)] | None = None
-    n: Annotated[int, Field(ge=1, le=10**9)] | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Regime:
-        if (self.kind == "divided") != (self.stratum is not None):
-            raise ValueError("a divided regime names its stratum, others do not")
-        if self.kind == "open" and self.n is not None:
-            raise ValueError("an open regime has no number of facts")
-        return self
-
-    @property
-    def key(self) -> str:
-        """Return a short name: `s0-n240`, `all-n1920`, `s2-all` or `open`."""
-        if self.kind == "open":
-            return "open"
-        part = "all" if self.stratum is None else f"s{self.stratum}"
-        return f"{part}-{'all' if self.n is None else f'n{self.n}'}"
-
-    @property
-    def label(self) -> str:
-        """Return the regime in words."""
-        if self.kind == "open":
-            return "any training data"
-        part = "all strata" if self.stratum is None else f"stratum {self.stratum}"
-        return f"{'all' if self.n is None else f'{self.n:,}'} train facts of {part}"
-
-
-class Asking(_Strict):
-    """How the model was asked and judged.
-
-    Attributes:
-        special_tokens: taken out of outputs before they are judged.
-        documents: SHA-256 over the facts asked (`BaseStore.documents`).
-    """
-
-    style: Literal["paper", "plain", "chat", "completion"]
-    num_fewshot: Annotated[int, Field(ge=0, le=64)]
-    special_tokens: Annotated[tuple[Token, ...], Field(max_length=2_048, strict=False)]
-    split: Literal["test"]
-    documents: Hex
-    backend: Slug
-    dtype: Slug
-    versions: Annotated[dict[FileName, Line], Field(max_length=64)]
-
-
-class WeightFile(_Strict):
-    """One file of the evaluated model."""
-
-    name: FileName
-    bytes: Elements
-    sha256: Hex
-
-
-class Weights(_Strict):
-    """The evaluated model.
-
-    Attributes:
-        name: folder name or hub id.
-        revision: of a hub id, or of an adapter.
-        fingerprint: of its weights before any restoration.
-        files: of the model or adapter folder; empty for a model that was restored on load.
-    """
-
-    name: Line
-    revision: Line | None
-    fingerprint: Hex
-    files: Annotated[tuple[WeightFile, ...], Field(max_length=1_024, strict=False)] = ()
-
-
-class Recipe(_Strict):
-    """What was restored: a recipe file, or a mask whose digest is given.
-
-    Attributes:
-        sha256: of `recipes/seed-K.json`; None with a mask only.
-        digest: of what the recipe does; the one lm-eval's results name.
-        mask: SHA-256 of a materialised mask, if that was used.
-    """
-
-    sha256: Hex | None = None
-    digest: Hex | None = None
-    mask: Hex | None = None
-
-    @model_validator(mode="after")
-    def _given(self) -> Recipe:
-        if (self.sha256 is None) != (self.digest is None):
-            raise ValueError("a recipe has both the digest of its file and of what it does")
-        if self.sha256 is None and self.mask is None:
-            raise ValueError("name a recipe or a mask")
-        return self
-
-
-class Share(_Strict):
-    """A count of facts."""
-
-    n_correct: Count
-    n: Count
-
-    @model_validator(mode="after")
-    def _possible(self) -> Share:
-        if self.n_correct > self.n:
-            raise ValueError(f"{self.n_correct} of {self.n} is impossible")
-        return self
-
-
-Strata = Annotated[tuple[Share, ...], Field(min_length=N_STRATA, max_length=N_STRATA, strict=False)]
-
-
-class Counts(_Strict):
-    """All counts of one seed; each follows from its evidence and the base's.
-
-    Attributes:
-        id, ood: by stratum; None where the domain was not asked.
-        lost: of the facts that the base knows.
-        gained: of those that it does not.
-        token_drift: mean top-10 KL (nats) and over how many facts; None if not measured.
-    """
-
-    id: Strata | None
-    ood: Strata | None
-    lost: Share
-    gained: Share
-    token_drift: TokenDrift | None = None
-
-
-class TokenDrift(_Strict):
-    """Mean top-10 KL in nats over `n` facts."""
-
-    mean: Number
-    n: Annotated[int, Field(ge=1, le=10**9)]
-
-
-class Training(_Strict):
-    """What this seed was trained on.
-
-    Attributes:
-        facts: number of train facts; None where that is not how it was trained.
-        facts_digest: of the training record.
-        sha256: of `training/seed-K.jsonl`, where the data or the fact ids are provided.
-    """
-
-    facts: Count | None = None
-    facts_digest: Hex | None = None
-    sha256: Hex | None = None
-
-
-class Origin(_Strict):
-    """Another row's seed that gives the same outputs, and is known to."""
-
-    row: Annotated[str, Field(pattern=r"^[a-z0-9._-]+(?:/[a-z0-9._-]+){3}$", max_length=300)]
-    seed: Seed
-
-
-class SeedRun(_Strict):
+class SeedRun(Strict):
     """One run of the row's strategy: a seed, and with it a draw of the train facts.
 
     Attributes:
-        evidence: SHA-256 of `evidence/seed-K.parquet`.
+        evidence: SHA-256 of `evidence/seed-K.parquet`; None for a row that is only reported.
         outputs: SHA-256 over its fact ids and outputs.
         prompts: SHA-256 over its fact ids and prompts.
         same_as: a row of the same contact that gives the same outputs.
+        chosen: percent restored, or of the way to the fine-tune, where that was chosen.
+        curve: of a sweep over restoration ratios, as declared.
         trained_parameters, gpu_hours: as declared.
     """
 
     seed: Seed
-    evidence: Hex
-    outputs: Hex
-    prompts: Hex
+    evidence: Hex | None
+    outputs: Hex | None
+    prompts: Hex | None
     weights: Weights
     recipe: Recipe | None = None
     training: Training = Training()
     counts: Counts
     same_as: Origin | None = None
+    chosen: Annotated[float, Field(ge=0, le=100)] | None = None
+    curve: Annotated[tuple[CurvePoint, ...], Field(max_length=64, strict=False)] = ()
     trained_parameters: Elements | None = None
     gpu_hours: Number | None = None
 
+    @model_validator(mode="after")
+    def _consistent(self) -> SeedRun:
+        if len({value is None for value in (self.evidence, self.outputs, self.prompts)}) > 1:
+            raise ValueError("the digests of evidence, outputs and prompts come together")
+        return self
 
-class TrainingData(_Strict):
+
+class TrainingData(Strict):
     """The submitter's declaration of the training data.
 
     Attributes:
@@ -263,7 +95,7 @@ class TrainingData(_Strict):
     provided: bool
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """A submission: one way of fine-tuning one base in one data regime, over several seeds."""
 
     format: Literal["sftknow-submission/1"]
@@ -276,7 +108,7 @@ class Manifest(_Strict):
     summary: Passage = ""
     regime: Regime
     control: Control | None = None
-    config: Annotated[dict[str, JsonValue], Field(max_length=256)] | None = None
+    config: StrategyConfig | None = None
     asking: Asking
     training_data: TrainingData
     seeds: Annotated[tuple[SeedRun, ...], Field(min_length=1, max_length=MAX_SEEDS, strict=False)]
@@ -295,6 +127,8 @@ class Manifest(_Strict):
         provided = {run.training.sha256 is not None for run in self.seeds}
         if provided != {self.training_data.provided}:
             faults.append("training data is provided for every seed, or declared as not provided")
+        if len({run.evidence is None for run in self.seeds}) > 1:
+            faults.append("evidence is given for every seed or for none")
         if self.control and not all(run.recipe and run.recipe.sha256 for run in self.seeds):
             faults.append("a control of random restoration has a recipe for every seed")
         if faults:
@@ -305,6 +139,19 @@ class Manifest(_Strict):
     def row(self) -> str:
         """Return the row's id, which is also its path under `submissions/`."""
         return f"{self.benchmark}/{self.base.id}/{self.strategy}/{self.run}"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a submission.
+
+    Raises:
+        SubmissionError: it is missing, too large, not JSON, or not of this format.
+    """
+    content = read_bytes(folder / MANIFEST_NAME, folder, MANIFEST_LIMIT)
+    try:
+        return Manifest.model_validate(parse_bounded(content, MANIFEST_NAME))
+    except ValidationError as error:
+        raise SubmissionError(faults_of(error, MANIFEST_NAME)) from error
 
 
 def manifest_schema() -> dict[str, Any]:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sftknow_eval.evaluation.prompts import answer_part
-from sftknow_eval.leaderboard.manifest import Counts, Share, TokenDrift
+from sftknow_eval.leaderboard.manifest_parts import Counts, Share, TokenDrift
 from sftknow_eval.mastery.matching import contains, strip_special
 from sftknow_eval.mastery.table import N_STRATA
 
 if TYPE_CHECKING:
     from sftknow_eval.leaderboard.base_store import BaseStore
-    from sftknow_eval.leaderboard.manifest import Asking
+    from sftknow_eval.leaderboard.manifest_parts import Asking
 
 DOMAINS = ("id", "ood")
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from sftknow_eval.leaderboard.base_store import BaseStore
 from sftknow_eval.leaderboard.manifest import Control, Manifest
 
@@ -47,7 +49,7 @@ class Flag:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Row:
     """A row of a board.
 
@@ -65,6 +67,8 @@ class Row:
         tier_ood: the same for the OOD mean.
         pareto: no other ranked row is as good in all of (ID, OOD, lost) and better in one.
         base_difference: ID and OOD mean minus the base's, each with its interval.
+        asked: positions in the base's store of the facts that were asked; int (facts).
+        correct: verdicts on them; bool (seeds, facts). Both empty where there is no evidence.
     """
 
     id: str
@@ -80,6 +84,8 @@ class Row:
     tier_ood: int | None = None
     pareto: bool = False
     base_difference: Mapping[str, Measure] = field(default_factory=dict)
+    asked: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    correct: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
 
     @property
     def ranked(self) -> bool:

@@ -1,0 +1,260 @@
+"""Verification: recompute every number of a submission, and say why one is refused.
+
+Every submission is checked by itself, so that none can keep the others from being checked, and
+then against the others: nobody's evidence, weights or name may be another's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from sftknow_eval.errors import SettingsError, SftknowError, SubmissionError
+from sftknow_eval.leaderboard.base_store import load_base, prompts_of
+from sftknow_eval.leaderboard.contained import files_below
+from sftknow_eval.leaderboard.contamination import HeldOutFacts, overlap_flag
+from sftknow_eval.leaderboard.crosscheck import cross_faults
+from sftknow_eval.leaderboard.manifest import MANIFEST_NAME, Manifest, read_manifest
+from sftknow_eval.leaderboard.rows import Flag
+from sftknow_eval.leaderboard.seed_check import CheckedSeed, Reference, check_seed
+from sftknow_eval.leaderboard.strategy_config import config_faults
+
+logger = logging.getLogger(__name__)
+
+SUBMISSIONS = "submissions"
+MASTERY = "mastery"
+_DEPTH = 4
+
+Outcome = Literal["recomputed", "self_reported", "refused"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """What verification found.
+
+    Attributes:
+        path: of the submission, below `submissions/`.
+        status: `recomputed`: every number follows from the evidence; `self_reported`: there is no
+            evidence, and nothing contradicts it; `refused`: see `reasons`.
+        flags: what readers should know; a row with flags is not refused.
+    """
+
+    path: str
+    status: Outcome
+    reasons: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    manifest: Manifest | None = None
+    seeds: tuple[CheckedSeed, ...] = ()
+
+
+@dataclass
+class Verifier:
+    """Verifies the submissions of one leaderboard; reads each base once."""
+
+    root: Path
+    _references: dict[str, Reference | SubmissionError] = field(default_factory=dict)
+
+    def reference(self, base: str) -> Reference:
+        """Return what rows of a base are held against.
+
+        Raises:
+            SubmissionError: there is no such base, or its store does not hold together.
+        """
+        if base not in self._references:
+            self._references[base] = self._load(base)
+        found = self._references[base]
+        if isinstance(found, SubmissionError):
+            raise found
+        return found
+
+    def _load(self, base: str) -> Reference | SubmissionError:
+        folder = self.root / MASTERY / base
+        if folder.is_symlink() or not folder.is_dir():
+            return SubmissionError(f"there is no base '{base}' below {MASTERY}/")
+        try:
+            store = load_base(folder)
+        except SubmissionError as error:
+            return SubmissionError(f"the store of the base '{base}' is refused: {error}")
+        prompts = {style: prompts_of(store, style) for style in ("paper", "plain")}
+        positions = {"both": store.positions(), **{d: store.positions(d) for d in ("id", "ood")}}
+        return Reference(
+            store,
+            {style: digests for style, digests in prompts.items() if digests is not None},
+            HeldOutFacts.of(store),
+            positions,
+        )
+
+    def verdict(self, folder: Path) -> Verdict:
+        """Return what is found in one submission's folder, by itself."""
+        path = _shown(folder, self.root)
+        try:
+            return self._verdict(folder, path)
+        except SubmissionError as error:
+            return Verdict(path, "refused", (str(error),))
+        except (SftknowError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+            logger.debug("%s", path, exc_info=True)
+            return Verdict(path, "refused", (f"cannot be read: {type(error).__name__}",))
+        except (OSError, MemoryError, RecursionError) as error:
+            return Verdict(path, "refused", (f"cannot be read: {type(error).__name__}",))
+
+    def _verdict(self, folder: Path, path: str) -> Verdict:
+        files = {str(file.relative_to(folder)) for file in files_below(folder)}
+        manifest = read_manifest(folder)
+        reasons = list(_place_faults(manifest, path, files))
+        reference = self.reference(manifest.base.id)
+        reasons += _base_faults(manifest, reference)
+        reasons += config_faults(manifest)
+        seeds = []
+        for run in manifest.seeds:
+            checked, faults = check_seed(folder, manifest, run, reference)
+            reasons += faults
+            seeds += [checked] if checked else []
+        if len({len(seed.asked) for seed in seeds}) > 1:
+            reasons.append("the seeds were asked different facts")
+        if reasons:
+            return Verdict(path, "refused", tuple(reasons), manifest=manifest)
+        evident = manifest.seeds[0].evidence is not None
+        flags = tuple(_flags(manifest, seeds, reference))
+        status: Outcome = "recomputed" if evident else "self_reported"
+        return Verdict(path, status, (), flags, manifest, tuple(seeds))
+
+
+def verify(path: Path, root: Path | None = None) -> list[Verdict]:
+    """Return a verdict on every submission below a path, in the order of their paths.
+
+    Args:
+        path: a leaderboard's folder, or a part of it down to one submission. What lies outside is
+            read too, so that copies are noticed; there the submission below `path` is the copy.
+        root: the leaderboard's folder, where `path` does not show it.
+
+    Raises:
+        SettingsError: `path` belongs to no leaderboard, or holds no submission.
+    """
+    root = root or find_root(path)
+    chosen = submission_folders(root, path)
+    if not chosen and path.resolve() != root.resolve():
+        raise SettingsError(
+            f"{path} holds no submission. One lies in {root}/{SUBMISSIONS}/VERSION/BASE/STRATEGY/"
+            f"RUN/ and has a {MANIFEST_NAME}; 'sftknow board submit' makes it."
+        )
+    verifier = Verifier(root)
+    found = {folder: verifier.verdict(folder) for folder in submission_folders(root, root)}
+    return [
+        verdict
+        for folder, verdict in with_cross_faults(found, set(chosen)).items()
+        if folder in chosen
+    ]
+
+
+def with_cross_faults(found: dict[Path, Verdict], chosen: set[Path]) -> dict[Path, Verdict]:
+    """Return the verdicts after each row was compared with all others.
+
+    Of two rows that must not be alike the one in `chosen` is refused; where both or none are, the
+    one created later, and of two of one day the one whose path comes later.
+    """
+    manifests = {
+        folder: verdict.manifest
+        for folder, verdict in found.items()
+        if verdict.manifest and verdict.status != "refused"
+    }
+    ordered = sorted(
+        manifests,
+        key=lambda folder: (folder in chosen, manifests[folder].created, str(folder)),
+    )
+    faults = cross_faults([manifests[folder] for folder in ordered])
+    refused = dict(found)
+    for folder in ordered:
+        if reasons := faults.get(manifests[folder].row):
+            verdict = found[folder]
+            refused[folder] = Verdict(
+                verdict.path, "refused", tuple(reasons), manifest=verdict.manifest
+            )
+    return refused
+
+
+def find_root(path: Path) -> Path:
+    """Return the leaderboard's folder that a path belongs to.
+
+    Raises:
+        SettingsError: neither it nor a folder above it holds `submissions/` and `mastery/`.
+    """
+    start = path.resolve()
+    for folder in (start, *start.parents):
+        if (folder / SUBMISSIONS).is_dir() and (folder / MASTERY).is_dir():
+            return folder
+    raise SettingsError(
+        f"{path} belongs to no leaderboard: a folder with {SUBMISSIONS}/ and {MASTERY}/ was "
+        "expected. 'sftknow board submit RESULTS --root DIR' makes one."
+    )
+
+
+def submission_folders(root: Path, below: Path) -> list[Path]:
+    """Return the submissions' folders below a path: four levels deep, or holding a manifest."""
+    top = root / SUBMISSIONS
+    folders: Iterable[Path] = [top]
+    for _ in range(_DEPTH):
+        folders = [child for folder in folders for child in _children(folder)]
+    # A manifest at another depth is a submission too: one that will be refused for its place.
+    misplaced = {file.parent for file in top.rglob(MANIFEST_NAME) if not file.is_symlink()}
+    asked = below.resolve()
+    found = sorted({*folders, *misplaced} - {top})
+    inside = [f for f in found if f.resolve() == asked or asked in f.resolve().parents]
+    return inside or [f for f in found if f.resolve() in asked.parents]
+
+
+def _children(folder: Path) -> Iterator[Path]:
+    if folder.is_dir() and not folder.is_symlink():
+        yield from (c for c in sorted(folder.iterdir()) if c.is_dir() or c.is_symlink())
+
+
+def _shown(folder: Path, root: Path) -> str:
+    top = root / SUBMISSIONS
+    return str(folder.relative_to(top)) if folder.is_relative_to(top) else folder.name
+
+
+def _place_faults(manifest: Manifest, path: str, files: set[str]) -> Iterator[str]:
+    if manifest.row != path:
+        yield f"the manifest is that of the row '{manifest.row}', and lies at '{path[:200]}'"
+    wanted = {MANIFEST_NAME}
+    for run in manifest.seeds:
+        if run.evidence:
+            wanted.add(f"evidence/seed-{run.seed}.parquet")
+        if run.recipe and run.recipe.sha256:
+            wanted.add(f"recipes/seed-{run.seed}.json")
+        if run.training.sha256:
+            wanted.add(f"training/seed-{run.seed}.jsonl")
+    if extra := sorted(files - wanted):
+        yield f"files that the manifest does not name: {', '.join(map(repr, extra[:5]))}"
+    if missing := sorted(wanted - files):
+        yield f"files that are missing: {', '.join(map(repr, missing[:5]))}"
+
+
+def _base_faults(manifest: Manifest, reference: Reference) -> Iterator[str]:
+    said, is_so = manifest.base, reference.store.manifest_base()
+    names = ("name", "revision", "fingerprint", "mastery", "facts")
+    if other := [name for name in names if getattr(said, name) != getattr(is_so, name)]:
+        yield (
+            f"it was made with another base or mastery table than '{said.id}' here: "
+            f"{', '.join(other)} differ"
+        )
+    if manifest.asking.documents != reference.store.documents:
+        yield "it was asked other facts: the digest of the documents differs"
+    if any(run.weights.fingerprint == said.fingerprint for run in manifest.seeds):
+        yield "its weights are the base's own; the base stands on every board already"
+
+
+def _flags(manifest: Manifest, seeds: list[CheckedSeed], reference: Reference) -> Iterator[Flag]:
+    contaminated = sorted({name for seed in seeds for name in seed.contaminated})
+    if flag := overlap_flag(contaminated, len(reference.store.ids)):
+        yield flag
+    if manifest.training_data.test_facts != "no":
+        declared = {"yes": "were", "unknown": "may have been"}[manifest.training_data.test_facts]
+        yield Flag("declared-test-facts", f"The submitter says: test facts {declared} trained on.")
+    same = {run.same_as.row for run in manifest.seeds if run.same_as}
+    if same:
+        yield Flag(
+            "same-outputs", f"Declared to give the same outputs as {', '.join(sorted(same))}."
+        )
