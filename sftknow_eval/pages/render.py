@@ -77,7 +77,7 @@ class Pages:
             linked=self._site,
             styles=[_for_template(asset) for asset in styles],
             programs=[_for_template(asset) for asset in programs],
-            policy=_policy_of_site() if self._site else _policy(styles, programs),
+            policy=site_policy() if self._site else _policy(styles, programs),
             **context,
         )
 
@@ -112,7 +112,8 @@ def _policy(styles: Sequence[Asset], programs: Sequence[Asset]) -> str:
     )
 
 
-def _policy_of_site() -> str:
+def site_policy() -> str:
+    """Return the policy of a page of a site: only files of the site itself."""
     return "; ".join([*_ALWAYS_CLOSED, "style-src 'self'", "script-src 'self'"])
 
 
