@@ -198,7 +198,7 @@ def _show_estimate(console: Console, plan: Plan, found: Estimate) -> None:
 
 
 def _listed(plan: Plan, strategy: str) -> str:
-    names = [run.id for run in plan.runs.values() if run.strategy == strategy]
+    names = [run.cell.id for run in plan.runs.values() if run.cell.strategy == strategy]
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 

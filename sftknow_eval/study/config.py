@@ -126,20 +126,19 @@ class Chosen(Section):
 
 
 class Sweep(Chosen):
-    """Restoration at these ratios; the ratio is chosen on dev."""
+    """Restoration at these ratios; the ratio is chosen on dev.
+
+    Attributes:
+        own_facts: ratios at which the run's own training facts are asked, too (Table 6).
+    """
 
     ratios: tuple[Ratio, ...] = RATIOS
+    own_facts: tuple[Ratio, ...] = ()
     splits: tuple[Literal["dev", "test"], ...] = ("dev", "test")
 
 
-class TrainSet(Chosen):
-    """Accuracy on the run's own training facts at these restored ratios (Table 6)."""
-
-    ratios: tuple[Ratio, ...] = (0, 5, 20)
-
-
 class Layers(Chosen):
-    """Whole ranges of layers given back to the base (Table 11)."""
+    """Whole ranges of layers given back to the base, one after the other (Table 11)."""
 
     ranges: tuple[Annotated[str, Field(pattern=r"^\d+(-\d+)?$")], ...]
 
@@ -150,6 +149,7 @@ class Group(Section):
     Attributes:
         strategy: name of a strategy, or path of its file.
         bases: ids of the bases; None for all.
+        strata, n: None for the strategy's own.
         settings: of the training, in place of the study's and the strategy's own.
         model: the published checkpoint, for strategies that take one.
         evaluate: splits that the finished model is asked.
@@ -157,14 +157,13 @@ class Group(Section):
 
     strategy: str
     bases: tuple[Name, ...] | None = None
-    strata: tuple[Stratum, ...] = ("all",)
-    n: tuple[Count, ...] = ("all",)
+    strata: tuple[Stratum, ...] | None = None
+    n: tuple[Count, ...] | None = None
     draws: PositiveInt = 1
     settings: dict[str, Any] = {}
     model: str | None = None
     evaluate: tuple[Split, ...] = ("test",)
     sweep: Sweep | None = None
-    train_set: TrainSet | None = None
     layers: Layers | None = None
     token_drift: Chosen | None = None
     weights: Chosen | None = None

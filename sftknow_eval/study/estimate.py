@@ -65,11 +65,11 @@ def estimate(plan: Plan, root: Path | None, finished: set[str]) -> Estimate:
     found = Estimate(assumptions=_assumptions(plan, sizes))
     absent = set()
     for run in plan.runs.values():
-        size = sizes[run.base]
-        if run.cell and run.cell.n is not None and not size.trained(run.cell.stratum, run.cell.n):
-            there = size.train[int(str(run.cell.stratum))] if size.train else 0
-            found.left_out.append(f"{run.id}: {run.cell.n} facts asked for, there are {there}")
-            absent.add(run.id)
+        cell, size = run.cell, sizes[run.cell.base]
+        if cell.n is not None and not size.trained(cell.stratum, cell.n):
+            there = size.train[int(str(cell.stratum))] if size.train else 0
+            found.left_out.append(f"{cell.id}: {cell.n} facts asked for, there are {there}")
+            absent.add(cell.id)
     for step in plan.steps.values():
         kind = found.kinds.setdefault(step.kind, Kind())
         if step.run in absent:
@@ -79,7 +79,7 @@ def estimate(plan: Plan, root: Path | None, finished: set[str]) -> Estimate:
             kind.finished += 1
             continue
         owner = plan.runs[step.run] if step.run else None
-        size = sizes[owner.base if owner else _base_of(plan, step)]
+        size = sizes[owner.cell.base if owner else _base_of(plan, step)]
         seconds, written = _cost(plan, step, owner, size)
         kind.seconds += seconds
         kind.bytes += written

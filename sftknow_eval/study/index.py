@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sftknow_eval.artifacts import digest, installed_versions, read_json, write_json
-from sftknow_eval.study.plan import Plan, Run
+from sftknow_eval.study.plan import STATISTICS, Plan, Run
 from sftknow_eval.study.step import INSIDE, Entry
 
 FORMAT = "sftknow-study/1"
@@ -27,7 +27,6 @@ def write_index(
 ) -> dict[str, Any]:
     """Write the index from the plan and the journal's entries, and return it."""
     config = plan.study.model_dump(mode="json")
-    comparison = "statistics"
     index = {
         "format": FORMAT,
         "name": plan.study.name,
@@ -38,7 +37,7 @@ def write_index(
         "bases": [_base(plan, root, base.id) for base in plan.study.bases],
         "runs": [_run(run, root, entries) for run in plan.runs.values()],
         "other_tasks": [],
-        "comparison": f"{comparison}/comparison.json" if _done(entries, comparison) else None,
+        "comparison": f"{STATISTICS}/comparison.json" if _done(entries, STATISTICS) else None,
         "costs": dict(costs),
         "versions": installed_versions(*_PACKAGES),
     }
@@ -85,30 +84,44 @@ def _run(run: Run, root: Path, entries: Mapping[str, Entry]) -> dict[str, Any]:
     at = {name: step for name, step in run.steps.items() if _done(entries, step)}
     cell, model = run.cell, at.get("model")
     return {
-        "id": run.id,
-        "strategy": run.strategy,
-        "base": run.base,
-        "stratum": cell.stratum if cell else None,
-        "n": cell.n if cell else None,
-        "draw": cell.draw if cell else None,
+        "id": cell.id,
+        "strategy": cell.strategy,
+        "kind": run.kind,
+        "base": cell.base,
+        "stratum": cell.stratum,
+        "n": cell.n,
+        "draw": cell.draw,
         "status": status,
         "reason": reason,
         "model": model,
         "record": f"{model}/sftknow.json" if model else None,
         "evaluation": {split: at.get(f"eval-{split}") for split in _SPLITS},
         "sweep": at.get("sweep"),
-        "train_set": at.get("train-set"),
-        "chosen_ratio": _chosen(root, at.get("sweep")),
+        "train_set": _own_facts(root, at.get("sweep")),
+        **_chosen(root, at),
         "token_drift": at.get("tokens"),
         "weights": at.get("weights"),
         "layers": at.get("layers"),
+        "curve": at.get("curve"),
         "cpu_seconds": sum(entries[s].cpu_seconds for s in run.steps.values() if s in entries),
     }
 
 
-def _chosen(root: Path, sweep: str | None) -> float | None:
-    path = root / sweep / "choice.json" if sweep else None
-    return read_json(path)["ratio"] if path and path.is_file() else None
+def _own_facts(root: Path, sweep: str | None) -> str | None:
+    """Return the folder of the sweep over the run's own training facts, if there is one."""
+    return f"{sweep}/train" if sweep and (root / sweep / "train").is_dir() else None
+
+
+def _chosen(root: Path, at: Mapping[str, str]) -> dict[str, Any]:
+    """Return what was chosen on dev: the ratio of a restoration, the weight of a mean."""
+    ratio = weight = None
+    for step in (at.get("sweep"), at.get("eval-test")):
+        path = root / step / "choice.json" if step else None
+        if path and path.is_file():
+            ratio = read_json(path)["ratio"]
+    if curve := at.get("curve"):
+        weight = read_json(root / curve / "curve.json")["choice"]["weight"]
+    return {"chosen_ratio": ratio, "chosen_weight": weight}
 
 
 def _status(run: Run, entries: Mapping[str, Entry]) -> tuple[str, str | None]:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sftknow_eval.errors import SettingsError
 from sftknow_eval.study.cells import Cell, cells
-from sftknow_eval.study.config import Base, Group, Study, resolve
+from sftknow_eval.study.config import Base, Group, OtherTask, Study, resolve
 from sftknow_eval.study.step import INSIDE, Step
+from sftknow_eval.training.strategy import load_strategy
+
+if TYPE_CHECKING:
+    from sftknow_eval.training.strategy import Strategy
+
+STATISTICS = "statistics"
+WEIGHT_RATIOS = (1, 3, 5, 10, 20, 40, 60)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run of the study: its cell, and the steps that belong to it, by what they yield."""
 
-    id: str
-    strategy: str
-    base: str
-    cell: Cell | None
+    cell: Cell
+    kind: str
     steps: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All steps by name, and the runs that they make up."""
+    """All steps by name, the runs that they make up by id, and where each base is."""
 
     study: Study
     steps: dict[str, Step]
@@ -59,31 +64,57 @@ def make_plan(study: Study, folder: Path) -> Plan:
     Raises:
         SettingsError: a strategy that is unknown, or does not fit the others.
     """
-    return _Planner(study, folder).plan()
+    planner = _Planner(study, folder)
+    for number, base in enumerate(study.bases):
+        planner.base(base, "" if number == 0 else f"{base.id}/")
+    for group in study.runs:
+        planner.group(group)
+    for task in study.other_tasks:
+        planner.other_task(task)
+    planner.last()
+    return planner.plan
 
 
 class _Planner:
-    def __init__(self, study: Study, folder: Path) -> None:
-        self._study, self._folder = study, folder
-        self._steps: dict[str, Step] = {}
-        self._runs: dict[str, Run] = {}
-        self._places: dict[str, Places] = {}
+    """Adds steps to a plan, each after those that it needs."""
 
-    def plan(self) -> Plan:
-        for number, base in enumerate(self._study.bases):
-            self._places[base.id] = self._probed(base, "" if number == 0 else f"{base.id}/")
-            self._base_run(base)
-        for group in self._study.runs:
-            for cell in cells(self._study, group, trains=True):
-                self._run(cell)
-        return Plan(self._study, self._steps, self._runs, self._places)
+    def __init__(self, study: Study, folder: Path) -> None:
+        self._folder = folder
+        self.plan = Plan(study, {}, {}, {})
 
     def _add(self, step: Step) -> str:
-        self._steps[step.name] = step
+        self.plan.steps[step.name] = step
         return step.name
 
-    def _probed(self, base: Base, prefix: str) -> Places:
-        """Add the steps that make a base's facts and mastery table, where they are not given."""
+    def _add_to(
+        self,
+        run: Run,
+        name: str,
+        kind: str,
+        inputs: dict[str, str],
+        settings: dict[str, Any],
+        needs: tuple[str, ...],
+        *,
+        gpu: bool = True,
+    ) -> str:
+        full = f"runs/{run.cell.id}/{name}"
+        needs = tuple(dict.fromkeys((*self.plan.places[run.cell.base].needs, *needs)))
+        run.steps[name] = self._add(Step(full, kind, inputs, settings, needs, (), run.cell.id, gpu))
+        return full
+
+    def base(self, base: Base, prefix: str) -> None:
+        """Add a base: its facts and mastery table, where they are not given, and its answers."""
+        places = self.plan.places[base.id] = self._places(base, prefix)
+        splits = {"test"}
+        for group in self.plan.study.runs:
+            splits |= {*group.evaluate, *(group.sweep.splits if group.sweep else ())}
+        run = self._run(Cell("base", base.id), "base")
+        # All other evaluations find the base's answers in the cache.
+        for split in ("test", "dev", "train"):
+            if split in splits:
+                self._evaluation(run, split, places.base, (), style="completion")
+
+    def _places(self, base: Base, prefix: str) -> Places:
         needs: tuple[str, ...] = ()
         data: str | None
         if base.world:
@@ -95,23 +126,22 @@ class _Planner:
             data = resolve(base.data, self._folder) if base.data else None
         if base.mastery:
             return Places(model, resolve(base.mastery, self._folder), data, needs)
-        settings = self._study.probe.model_dump() | {"revision": base.revision}
+        settings = self.plan.study.probe.model_dump() | {"revision": base.revision}
         inputs = {"base": model} | ({"data": data} if data else {})
         probe = self._add(Step(f"{prefix}probe", "probe", inputs, settings, needs))
         return Places(model, f"{INSIDE}{probe}/mastery.parquet", data, (*needs, probe))
 
-    def _base_run(self, base: Base) -> None:
-        """Add the base itself, asked what any run is asked: others are compared to it."""
-        splits = {"test"}
-        for group in self._study.runs:
-            splits |= {*group.evaluate, *(group.sweep.splits if group.sweep else ())}
-        run = Run("base" if base.id == "base" else f"{base.id}-base", "base", base.id, None)
-        self._runs[run.id] = run
-        for split in sorted(splits - {"train"}, reverse=True):
-            self._evaluation(run, split, self._places[base.id].base, (), style="completion")
+    def _run(self, cell: Cell, kind: str) -> Run:
+        if cell.id in self.plan.runs:
+            raise SettingsError(
+                f"The study has the run {cell.id} twice: two groups share a strategy, a base, a "
+                "stratum and an n. Put them into one group."
+            )
+        self.plan.runs[cell.id] = run = Run(cell, kind)
+        return run
 
     def _asking(self, **more: Any) -> dict[str, Any]:
-        asked = self._study.evaluation
+        asked = self.plan.study.evaluation
         size = asked.batch_size
         return {
             "backend": asked.backend,
@@ -124,66 +154,142 @@ class _Planner:
     def _evaluation(
         self, run: Run, split: str, model: str, needs: tuple[str, ...], **more: Any
     ) -> None:
-        places = self._places[run.base]
-        base_run = "base" if run.base == "base" else f"{run.base}-base"
-        # The base is asked once; every other evaluation finds its answers in the cache.
-        before = self._runs[base_run].steps.get(f"eval-{split}")
-        after_base = (before,) if before and run.id != base_run else ()
-        run.steps[f"eval-{split}"] = self._add(
-            Step(
-                f"runs/{run.id}/eval-{split}",
-                "evaluate",
-                {**places.inputs, "model": model},
-                self._asking(split=split, **more),
-                (*places.needs, *after_base, *needs),
-                run.id,
-            )
-        )
+        inputs = {**self.plan.places[run.cell.base].inputs, "model": model}
+        settings = self._asking(split=split, **more)
+        needs = (*self._base_answers(run, split), *needs)
+        self._add_to(run, f"eval-{split}", "evaluate", inputs, settings, needs)
 
-    def _run(self, cell: Cell) -> None:
-        run = Run(cell.id, cell.group.strategy, cell.base, cell)
-        self._runs[run.id] = run
-        places = self._places[cell.base]
-        model = self._add(
-            Step(
-                f"runs/{run.id}/model",
-                "train",
-                places.inputs,
-                self._training(cell),
-                places.needs,
-                run.id,
-            )
-        )
-        run.steps["model"] = model
-        for split in cell.group.evaluate:
-            self._evaluation(run, split, f"{INSIDE}{model}", (model,))
-        self._measures(run, cell, model)
+    def _base_answers(self, run: Run, split: str) -> tuple[str, ...]:
+        answers = self.plan.runs[Cell("base", run.cell.base).id].steps.get(f"eval-{split}")
+        return (answers,) if answers else ()
 
-    def _training(self, cell: Cell) -> dict[str, Any]:
-        base = next(base for base in self._study.bases if base.id == cell.base)
-        training: Mapping[str, Any] = self._study.training
-        return {
-            "stratum": cell.stratum,
-            "n": cell.n,
-            "draw": cell.draw,
-            "revision": base.revision,
-            "training": {**training, **cell.group.settings},
+    def group(self, group: Group) -> None:
+        """Add the runs of a group, and what is measured on them."""
+        path = self._folder / group.strategy
+        strategy = load_strategy(path if path.is_file() else group.strategy)
+        if strategy.kind == "base":
+            return  # always there
+        for cell in cells(self.plan.study, group, strategy):
+            run = self._run(cell, strategy.kind)
+            if strategy.is_trained:
+                self._trained(run, group, strategy)
+            elif strategy.kind == "restoration":
+                self._restored(run, group, strategy)
+            elif strategy.kind == "interpolation":
+                self._interpolated(run, group, strategy)
+            elif strategy.kind == "published":
+                self._published(run, group)
+            else:
+                self._base_again(run, group)
+
+    def _trained(self, run: Run, group: Group, strategy: Strategy) -> None:
+        places, cell = self.plan.places[run.cell.base], run.cell
+        base = next(base for base in self.plan.study.bases if base.id == cell.base)
+        settings = {
+            **{"stratum": cell.stratum, "n": cell.n, "draw": cell.draw, "revision": base.revision},
+            "training": {**self.plan.study.training, **group.settings},
+            "strategy": strategy.model_dump(mode="json", exclude_defaults=True),
         }
+        model = self._add_to(run, "model", "train", places.inputs, settings, ())
+        for split in group.evaluate:
+            self._evaluation(run, split, f"{INSIDE}{model}", (model,))
+        self._measures(run, group, model)
 
-    def _measures(self, run: Run, cell: Cell, model: str) -> None:
-        group: Group = cell.group
-        places = self._places[cell.base]
+    def _measures(self, run: Run, group: Group, model: str) -> None:
+        cell, inputs = run.cell, dict(self.plan.places[run.cell.base].inputs)
+        inputs["model"] = f"{INSIDE}{model}"
         assert cell.draw is not None
         where = (cell.stratum, cell.n, cell.draw)
-        inputs = {**places.inputs, "model": f"{INSIDE}{model}"}
-
-        def measure(name: str, kind: str, settings: dict[str, Any], *, gpu: bool = True) -> None:
-            run.steps[name] = self._add(
-                Step(f"runs/{run.id}/{name}", kind, inputs, settings, (model,), run.id, gpu)
-            )
-
         if (sweep := group.sweep) and sweep.takes(*where):
-            asked = self._asking(ratios=list(sweep.ratios), splits=list(sweep.splits))
-            measure("sweep", "sweep", asked)
+            asked = self._asking(
+                ratios=list(sweep.ratios),
+                splits=list(sweep.splits),
+                own_facts=list(sweep.own_facts),
+            )
+            self._add_to(run, "sweep", "sweep", inputs, asked, (model,))
+        if (layers := group.layers) and layers.takes(*where):
+            asked = self._asking(ranges=list(layers.ranges))
+            self._add_to(run, "layers", "layers", inputs, asked, (model,))
+        if (chosen := group.token_drift) and chosen.takes(*where):
+            asked = {"backend": self.plan.study.evaluation.backend}
+            self._add_to(run, "tokens", "tokens", inputs, asked, (model,))
         if (chosen := group.weights) and chosen.takes(*where):
-            measure("weights", "weights", {"ratios": [1, 3, 5, 10, 20, 40, 60]}, gpu=False)
+            asked = {"ratios": list(WEIGHT_RATIOS)}
+            self._add_to(run, "weights", "weights", inputs, asked, (model,), gpu=False)
+
+    def _source(self, run: Run, strategy: Strategy, draw: int | None = None) -> Run:
+        """Return the run that a run is derived from, or that of another draw."""
+        assert strategy.derived_from is not None
+        cell = run.cell.of(strategy.derived_from, draw)
+        if cell.id not in self.plan.runs:
+            raise SettingsError(
+                f"The run {run.cell.id} is made from {cell.id}, which this study does not have. "
+                f"Put a group of {strategy.derived_from} with that stratum, n and draw before it."
+            )
+        return self.plan.runs[cell.id]
+
+    def _restored(self, run: Run, group: Group, strategy: Strategy) -> None:
+        assert strategy.restoration is not None
+        source = self._source(run, strategy)
+        swept = next(
+            (r for r in (source, self._source(run, strategy, 0)) if "sweep" in r.steps), None
+        )
+        if swept is None:
+            raise SettingsError(
+                f"The ratio of {run.cell.id} is chosen on a sweep over dev, but neither "
+                f"{source.cell.id} nor its draw 0 has one. Give its group a 'sweep'."
+            )
+        model, sweep = source.steps["model"], swept.steps["sweep"]
+        inputs = {
+            **self.plan.places[run.cell.base].inputs,
+            **{"model": f"{INSIDE}{model}", "choice": f"{INSIDE}{sweep}"},
+        }
+        how = strategy.restoration
+        for split in group.evaluate:
+            settings = self._asking(
+                split=split, order=how.order, order_seed=how.seed, region=how.region
+            )
+            needs = (*self._base_answers(run, split), model, sweep)
+            self._add_to(run, f"eval-{split}", "restored", inputs, settings, needs)
+
+    def _interpolated(self, run: Run, group: Group, strategy: Strategy) -> None:
+        assert strategy.interpolation is not None
+        assert run.cell.draw is not None
+        source = self._source(run, strategy)
+        inputs = dict(self.plan.places[run.cell.base].inputs)
+        inputs["model"] = f"{INSIDE}{source.steps['model']}"
+        first = run if run.cell.draw == 0 else self.plan.runs[run.cell.of(strategy.name, 0).id]
+        if first is run:
+            asked = self._asking(
+                weights=list(strategy.interpolation.weights), splits=["dev", "test"]
+            )
+            answers = [*self._base_answers(run, "test"), *self._base_answers(run, "dev")]
+            needs = (*answers, source.steps["model"])
+            self._add_to(run, "curve", "interpolation-curve", inputs, asked, needs)
+        inputs["choice"] = f"{INSIDE}{first.steps['curve']}"
+        needs = (source.steps["model"], first.steps["curve"])
+        model = self._add_to(run, "model", "interpolate", inputs, {}, needs, gpu=False)
+        for split in group.evaluate:
+            self._evaluation(run, split, f"{INSIDE}{model}", (model,))
+
+    def _published(self, run: Run, group: Group) -> None:
+        if group.model is None:
+            raise SettingsError(
+                f"The strategy '{group.strategy}' is a published checkpoint: name it with 'model'."
+            )
+        for split in group.evaluate:
+            self._evaluation(run, split, resolve(group.model, self._folder), ())
+
+    def _base_again(self, run: Run, group: Group) -> None:
+        inputs = self.plan.places[run.cell.base].inputs
+        for split in group.evaluate:
+            self._add_to(run, f"eval-{split}", "null-row", inputs, {"split": split}, (), gpu=False)
+
+    def other_task(self, task: OtherTask) -> None:
+        """Add a task that is not about facts."""
+
+    def last(self) -> None:
+        """Add what looks at all runs: statistics, report, board."""
+        asked = self.plan.study.statistics.model_dump()
+        before = tuple(self.plan.steps)
+        self._add(Step(STATISTICS, "statistics", {}, asked, (), before, gpu=False))

@@ -29,6 +29,7 @@ class Worker:
     Attributes:
         lane: `cpu` or `gpu`, the queue that it takes from.
         step: name of the step under way; None when it waits.
+        warm: whether it was told to import what it will need.
     """
 
     lane: str
@@ -36,6 +37,7 @@ class Worker:
     connection: socket.socket
     log: IO[bytes]
     step: str | None = None
+    warm: bool = False
     pending: bytes = b""
     messages: list[dict[str, Any]] = field(default_factory=list)
 

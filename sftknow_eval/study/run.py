@@ -11,16 +11,17 @@ import fcntl
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftknow_eval.artifacts import digest
 from sftknow_eval.errors import OutOfSpace, SettingsError
 from sftknow_eval.study.plan import Plan
 from sftknow_eval.study.pool import Pool, Worker
 from sftknow_eval.study.step import Entry, Journal, Status, Step, digests
-from sftknow_eval.study.worker import WORKERS_LOCK
+from sftknow_eval.study.worker import WARM, WORKERS_LOCK
 
 _TRIES = 3
 _PATIENCE = 30.0
@@ -88,12 +89,20 @@ class Scheduler:
         root: the study's folder, which is held by this process.
         wanted: names of the steps to be done; each with all that it needs.
         on_event: told of everything that happens.
+        on_whole: called with what became of the steps before one that looks at all of them.
     """
 
-    def __init__(self, plan: Plan, root: Path, wanted: set[str], on_event: OnEvent) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        root: Path,
+        wanted: set[str],
+        on_event: OnEvent,
+        on_whole: Callable[[Mapping[str, Entry]], None] = lambda entries: None,
+    ) -> None:
         self._steps = {name: step for name, step in plan.steps.items() if name in wanted}
         self._gpu = plan.study.compute.device == "gpu"
-        self._root, self._tell = root, on_event
+        self._root, self._tell, self._tell_whole = root, on_event, on_whole
         self._journal = Journal(root)
         self._digests = digests(plan.steps)
         self.entries: dict[str, Entry] = {}
@@ -131,7 +140,7 @@ class Scheduler:
         """Take over from the journal what need not be done again."""
         for name in self._steps:
             entry = self._journal.read(name)
-            if entry and entry.digest == self._digests[name] and self._stands(name, entry):
+            if entry and entry.digest == self._digest(name) and self._stands(name, entry):
                 self.entries[name] = entry
 
     def _stands(self, name: str, entry: Entry) -> bool:
@@ -141,6 +150,19 @@ class Scheduler:
         return entry.status == "left out" and all(
             need in self.entries for need in self._steps[name].needs
         )
+
+    def _digest(self, name: str) -> str | None:
+        """Return a step's digest; None while what it depends on is not known.
+
+        What looks at all steps depends on what became of them, too.
+        """
+        before = self._steps[name].after
+        if not before:
+            return self._digests[name]
+        known = {other: self.entries.get(other) for other in before if other in self._steps}
+        statuses = {other: entry.status for other, entry in known.items() if entry}
+        whole = len(statuses) == len(known)
+        return digest([self._digests[name], statuses]) if whole else None
 
     def _open(self) -> list[Step]:
         return [step for name, step in self._steps.items() if name not in self.entries]
@@ -162,25 +184,37 @@ class Scheduler:
             bad = [need for need in needs if need and need.status != "done"]
             if bad:
                 self._give_up(step, bad[0])
-            elif all(needs):
+            elif all(needs) and self._digest(step.name):
                 ready.append(step)
         ready.sort(key=lambda step: _URGENCY.get(step.kind, 3))
         for step in ready:
             for worker in pool.idle(self._lane(step)):
                 self._start(step, worker, workers if len(ready) == 1 else 1)
                 break
+        self._warm(pool)
+
+    def _warm(self, pool: Pool) -> None:
+        """Let workers that would wait import what they will need."""
+        for worker in pool.workers:
+            if worker.step is None and not worker.warm:
+                worker.warm = True
+                kinds = {step.kind for step in self._open() if self._lane(step) == worker.lane}
+                worker.give({"name": "", "kind": WARM, "kinds": sorted(kinds)})
 
     def _give_up(self, step: Step, because: Entry) -> None:
         status: Status = "left out" if because.status == "left out" else "blocked"
-        self._end(step, Entry(self._digests[step.name], status, because.reason))
+        self._end(step, Entry(self._digest(step.name) or "", status, because.reason))
 
     def _start(self, step: Step, worker: Worker, threads: int) -> None:
-        digest = self._digests[step.name]
+        mark = self._digest(step.name)
+        assert mark is not None
+        if step.after:
+            self._tell_whole(self.entries)
         before = self._journal.read(step.name)
         # What another configuration, or a step that does not go on, left behind is of no use.
-        if not (before and before.digest == digest and step.kind in _GOES_ON):
+        if not (before and before.digest == mark and step.kind in _GOES_ON):
             shutil.rmtree(self._root / step.name, ignore_errors=True)
-        self._journal.write(step.name, Entry(digest, "begun"))
+        self._journal.write(step.name, Entry(mark, "begun"))
         self._running.add(step.name)
         self._tries[step.name] += 1
         worker.give(
@@ -196,21 +230,22 @@ class Scheduler:
 
     def _hear(self, worker: Worker, message: dict[str, Any] | None) -> None:
         name = worker.step
-        if name is None:
+        if not name:  # it was only getting ready
+            worker.step = None
             return
         step = self._steps[name]
         if message is None:
             self._running.discard(name)
             if self._tries[name] >= _TRIES:
                 reason = f"its process ended {_TRIES} times without a word (see {worker.log.name})"
-                self._end(step, Entry(self._digests[name], "failed", reason))
+                self._end(step, Entry(self._digest(name) or "", "failed", reason))
         elif message["event"] == "progress":
             self._tell(Event(step, message["what"], None, message["done"], message["total"]))
         else:
             worker.step = None
             self._running.discard(name)
             entry = Entry(
-                self._digests[name],
+                self._digest(name) or "",
                 message["status"],
                 message["reason"],
                 message["seconds"],

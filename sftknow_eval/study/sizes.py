@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sftknow_eval.artifacts import read_json
 from sftknow_eval.errors import SftknowError
 from sftknow_eval.models import locate_model, safetensors_header
 from sftknow_eval.study.config import Base
@@ -73,9 +74,10 @@ def size_of(plan: Plan, root: Path | None, base: Base) -> Size:
 
 
 def _paper(name: str) -> tuple[int, ...] | None:
-    from sftknow_eval.report.paper import strata_counts
-
-    return strata_counts(name)
+    """Return a model's counts of training facts by stratum, as the paper's Table 8 has them."""
+    tables = read_json(Path(__file__).resolve().parents[1] / "report" / "paper_tables.json")
+    counts = tables["strata_counts"].get(name)
+    return tuple(counts["train"]) if counts else None
 
 
 def _table(root: Path | None, mastery: str) -> tuple[dict[str, int], tuple[int, ...]] | None:

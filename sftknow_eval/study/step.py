@@ -36,7 +36,8 @@ class Step:
         kind: which function does it.
         inputs: locations by role; those that begin with `./` lie in the study's folder.
         settings: what else decides the output; ready for JSON.
-        needs: names of the steps that have to be finished before.
+        needs: names of the steps that have to be done before.
+        after: names of steps that have to have ended before, whatever became of them.
         run: id of the run that it belongs to, if it belongs to one.
         gpu: whether it goes into the GPU's queue in a study for GPUs.
     """
@@ -46,6 +47,7 @@ class Step:
     inputs: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     run: str | None = None
     gpu: bool = True
 
@@ -58,7 +60,7 @@ class Step:
                 "name": self.name,
                 "inputs": dict(self.inputs),
                 "settings": dict(self.settings),
-                "needs": {name: digests[name] for name in self.needs},
+                "needs": {name: digests[name] for name in (*self.needs, *self.after)},
             }
         )
 

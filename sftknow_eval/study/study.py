@@ -92,7 +92,11 @@ def run_study(
     names = wanted_steps(plan, only)
     out = out.resolve()
     with held(out):
-        scheduler = Scheduler(plan, out, names, on_event)
+
+        def index_now(entries: Mapping[str, Entry]) -> None:
+            write_index(plan, out, entries, {}, finished=False)
+
+        scheduler = Scheduler(plan, out, names, on_event, index_now)
         if scheduler.needs_gpu():
             require_gpus(plan)
         entries = scheduler.run(workers or os.cpu_count() or 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import importlib
 import json
 import logging
 import os
@@ -25,7 +26,8 @@ from queue import Queue
 from typing import Any
 
 from sftknow_eval.errors import OutOfSpace, SftknowError
-from sftknow_eval.study.actions import LeftOut, perform
+from sftknow_eval.study.actions import perform
+from sftknow_eval.study.job import LeftOut
 
 # Held by every worker while it lives: a study that is started anew waits for those of a study
 # that was killed.
@@ -33,6 +35,13 @@ WORKERS_LOCK = ".workers.lock"
 
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_EVERY = 0.5
+# A job that only imports.
+WARM = "warm"
+_MODULES = {
+    "train": ("trl", "trl.trainer.sft_trainer", "peft"),
+    "evaluate": ("lm_eval", "lm_eval.models", "lm_eval.models.huggingface"),
+    "sweep": ("sftknow_eval.restoration.hf_model", "sftknow_eval.sweep.run"),
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -78,12 +87,23 @@ class _Channel:
             self._connection.sendall(json.dumps(message).encode() + b"\n")
 
 
+def _import_for(kinds: list[str]) -> None:
+    """Import what kinds of steps will need, while others make what they wait for."""
+    for kind in kinds:
+        for module in _MODULES.get(kind, ()):
+            with contextlib.suppress(ImportError):  # said when the step itself wants it
+                importlib.import_module(module)
+
+
 def _cpu_seconds() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def _do(job: dict[str, Any], root: Path, channel: _Channel) -> dict[str, Any]:
+    if job["kind"] == WARM:
+        _import_for(job["kinds"])
+        return {"event": "end", "status": "done", "cpu_seconds": 0.0}
     said = 0.0
 
     def progress(what: str, done: int, total: int) -> None:

@@ -1,0 +1,91 @@
+"""Actions that make something: a world, a mastery table, a fine-tune, an interpolated model."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from sftknow_eval.artifacts import read_json
+from sftknow_eval.errors import TooFewFacts
+from sftknow_eval.study.job import Job, LeftOut
+
+
+def world(job: Job) -> bool:
+    """Make a mini-world."""
+    from sftknow_eval.world.build import build_world
+    from sftknow_eval.world.settings import world_settings
+
+    settings = world_settings(job.settings["size"], job.settings["seed"])
+    return build_world(job.out, settings, job.progress)[1]
+
+
+def probe(job: Job) -> None:
+    """Measure what the base knows, on all cores that are free."""
+    import torch
+
+    from sftknow_eval.mastery.job import prepare_probe
+
+    settings = dict(job.settings)
+    prepared = prepare_probe(
+        job.inputs["base"],
+        data=job.inputs.get("data"),
+        backend=settings.pop("backend"),
+        revision=settings.pop("revision"),
+        engine_args=settings.pop("engine_args"),
+        max_tokens=settings.pop("max_new_tokens"),
+        **settings,
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(job.threads)
+    try:
+        prepared.run(
+            job.out, on_progress=lambda done: job.progress("facts", done.facts_done, done.facts)
+        )
+    finally:
+        torch.set_num_threads(threads)
+
+
+def train(job: Job) -> bool:
+    """Train as a strategy says, on facts or on rows of another task.
+
+    Raises:
+        LeftOut: the stratum has fewer facts than asked for.
+    """
+    from sftknow_eval.training.run import TrainRequest, train_strategy
+    from sftknow_eval.training.strategy import Strategy
+
+    settings = job.settings
+    prompts = job.inputs.get("prompts")
+    request = TrainRequest(
+        base=job.inputs["base"],
+        out=job.out,
+        revision=settings["revision"],
+        stratum=None if prompts else settings["stratum"],
+        n=settings["n"],
+        seed=settings["draw"],
+        training=settings["training"],
+        prompts=Path(prompts) if prompts else None,
+    )
+    dataset, table = (None, None) if prompts else job.facts()
+    try:
+        done = train_strategy(
+            Strategy.model_validate(settings["strategy"]),
+            request,
+            dataset,
+            table,
+            on_step=lambda done, total, _: job.progress("steps", done, total),
+        )
+    except TooFewFacts as error:
+        raise LeftOut(str(error)) from error
+    return done.reused
+
+
+def interpolate(job: Job) -> None:
+    """Write the model at the weight that was chosen on dev."""
+    from sftknow_eval.training.interpolate import interpolate as write
+
+    weight = read_json(Path(job.inputs["choice"]) / "curve.json")["choice"]["weight"]
+    with tempfile.TemporaryDirectory(dir=job.out.parent) as scratch:
+        made = write(job.inputs["base"], job.inputs["model"], (weight,), Path(scratch))
+        shutil.copytree(made[0].folder, job.out, dirs_exist_ok=True)
