@@ -9,6 +9,7 @@ from sftknow_eval.cli import (
     drift,
     evaluate,
     facts,
+    interpolate,
     mastery,
     probe,
     restore,
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command("lm-eval", **tasks.PASS_THROUGH)(tasks.lm_eval)
     app.command("install-tasks")(tasks.install_tasks)
     app.command("restore")(restore.restore)
+    app.command("interpolate")(interpolate.interpolate)
     app.command("sweep")(sweep.sweep)
     app.add_typer(drift.app, name="drift")
     app.command("study")(study.study)
