@@ -79,7 +79,7 @@ def sweep(
 
     from sftknow_eval.evaluation.prompts import check_style
     from sftknow_eval.mastery.backends import check_backend
-    from sftknow_eval.sweep.run import SweepRequest
+    from sftknow_eval.sweep.request import SweepRequest
     from sftknow_eval.sweep.run import sweep as run
 
     named = {"mastery": mastery, "data": data, "split": split, "relations": relations}

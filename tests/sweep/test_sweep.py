@@ -25,7 +25,8 @@ from sftknow_eval.restoration.on_load import Choice
 from sftknow_eval.restoration.recipe import Recipe
 from sftknow_eval.restoration.writer import locked
 from sftknow_eval.sweep.points import same_models, series, task_metrics
-from sftknow_eval.sweep.run import SweepRequest, sweep
+from sftknow_eval.sweep.request import SweepRequest
+from sftknow_eval.sweep.run import sweep
 
 OTHER_TASK = """
 task: sftknow_test_letters
@@ -188,12 +189,12 @@ def test_a_sweep_that_was_stopped_goes_on_and_other_settings_are_refused(
 def test_faults_are_said_before_the_engine_starts(
     request_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sftknow_eval.sweep import run
+    from sftknow_eval.sweep import engine
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the engine was started")
 
-    monkeypatch.setattr(run, "start_engine", never)
+    monkeypatch.setattr(engine, "start_engine", never)
     with pytest.raises(SettingsError, match="at least one task"):
         sweep(request_of(tasks=()), tmp_path)
     with pytest.raises(SettingsError, match="knows no task 'sftknow_cbqa_nowhere'"):
