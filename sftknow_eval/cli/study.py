@@ -116,7 +116,8 @@ class _Display:
             if name in self._tasks:
                 self._bar.remove_task(self._tasks.pop(name))
             self._bar.update(self._whole, completed=self._done)
-            self._line(name, event)
+            if event.what == "end":
+                self._line(name, event)
         elif event.what == "begin":
             self._tasks[name] = self._bar.add_task(name, total=None)
         elif name in self._tasks:

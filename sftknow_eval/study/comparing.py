@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +27,28 @@ def statistics(job: Job) -> None:
     outcomes = _Outcomes(job.root)
     groups = _grouped(runs, _CELL)
     comparisons = []
-    for number, members in enumerate(groups):
-        job.progress("cells", number, len(groups))
-        comparisons.append(_compared(job.settings, members, outcomes))
-    seeds = [_over_draws(members, outcomes) for members in _grouped(runs, ("strategy", *_CELL[:3]))]
+    with _set_aside():
+        for number, members in enumerate(groups):
+            job.progress("cells", number, len(groups))
+            comparisons.append(_compared(job.settings, members, outcomes))
+        strategies = _grouped(runs, ("strategy", *_CELL[:3]))
+        seeds = [_over_draws(members, outcomes) for members in strategies]
     value = {"format": FORMAT, "comparisons": comparisons, "seeds": seeds}
     write_json(job.out / "comparison.json", value)
+
+
+@contextlib.contextmanager
+def _set_aside() -> Iterator[None]:
+    """Keep the garbage collector off what the worker has loaded.
+
+    statsmodels collects garbage in every correction for many tests, which takes a third of a
+    second once torch and TRL are loaded.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _comparable(run: Mapping[str, Any]) -> bool:

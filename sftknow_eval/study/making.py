@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sftknow_eval.artifacts import read_json
 from sftknow_eval.errors import TooFewFacts
 from sftknow_eval.study.job import Job, LeftOut
+
+if TYPE_CHECKING:
+    from sftknow_eval.mastery.table import MasteryTable
 
 
 def world(job: Job) -> bool:
@@ -77,8 +81,19 @@ def train(job: Job) -> bool:
             on_step=lambda done, total, _: job.progress("steps", done, total),
         )
     except TooFewFacts as error:
-        raise LeftOut(str(error)) from error
+        raise LeftOut(_too_few(table, settings["stratum"], settings["n"])) from error
     return done.reused
+
+
+def _too_few(table: MasteryTable | None, stratum: int | str, n: int | str) -> str:
+    assert table is not None
+    columns = (table.rows[name].to_pylist() for name in ("split", "domain", "stratum"))
+    there = sum(
+        split == "train" and domain == "id" and stratum in ("all", found)
+        for split, domain, found in zip(*columns, strict=True)
+    )
+    where = "all strata" if stratum == "all" else f"stratum {stratum}"
+    return f"{n} training facts of {where} were asked for; the mastery table has {there}."
 
 
 def interpolate(job: Job) -> None:

@@ -39,7 +39,7 @@ class Event:
 
     Attributes:
         step: None where it is about all steps: `done` of them were finished before.
-        what: `begin`, `end`, or what is being done.
+        what: `begin`, `end`, `given up` (for what it needs is not there), or what is being done.
         entry: what became of a step that ended.
         done, total: how far it is.
     """
@@ -203,7 +203,8 @@ class Scheduler:
 
     def _give_up(self, step: Step, because: Entry) -> None:
         status: Status = "left out" if because.status == "left out" else "blocked"
-        self._end(step, Entry(self._digest(step.name) or "", status, because.reason))
+        entry = Entry(self._digest(step.name) or "", status, because.reason)
+        self._end(step, entry, "given up")
 
     def _start(self, step: Step, worker: Worker, threads: int) -> None:
         mark = self._digest(step.name)
@@ -257,10 +258,10 @@ class Scheduler:
             if message.get("fatal"):
                 raise OutOfSpace(str(message["reason"]))
 
-    def _end(self, step: Step, entry: Entry) -> None:
+    def _end(self, step: Step, entry: Entry, what: str = "end") -> None:
         self.entries[step.name] = entry
         self._journal.write(step.name, entry)
-        self._tell(Event(step, "end", entry))
+        self._tell(Event(step, what, entry))
 
 
 def finished_steps(plan: Plan, root: Path) -> set[str]:

@@ -75,7 +75,7 @@ def size_of(plan: Plan, root: Path | None, base: Base) -> Size:
 
 def _paper(name: str) -> tuple[int, ...] | None:
     """Return a model's counts of training facts by stratum, as the paper's Table 8 has them."""
-    tables = read_json(Path(__file__).resolve().parents[1] / "report" / "paper_tables.json")
+    tables = read_json(Path(__file__).resolve().parents[1] / "data" / "paper_tables.json")
     counts = tables["strata_counts"].get(name)
     return tuple(counts["train"]) if counts else None
 
