@@ -7,6 +7,7 @@ where all facts went the same way; the intervals here are defined for all of the
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,18 +63,21 @@ class Share:
 
     def interval(self) -> tuple[float, float] | None:
         """Return the interval, or None when there is nothing to count."""
-        if not self.n:
-            return None
-        from scipy.stats import binomtest
-
-        found = binomtest(self.n_correct, self.n).proportion_ci(CONFIDENCE, method="wilson")
-        return float(found.low), float(found.high)
+        return _wilson(self.n_correct, self.n) if self.n else None
 
     def as_json(self) -> dict[str, Any]:
         """Return counts, value and interval."""
         low, high = self.interval() or (None, None)
         counts = {"n_correct": self.n_correct, "n": self.n}
         return {**counts, "value": self.value, "low": low, "high": high}
+
+
+@functools.lru_cache(maxsize=4096)
+def _wilson(n_correct: int, n: int) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
+    found = binomtest(n_correct, n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
 
 
 @dataclass(frozen=True, slots=True)

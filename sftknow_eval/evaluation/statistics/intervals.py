@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sftknow_eval.evaluation.results import Share
-from sftknow_eval.evaluation.statistics.resampling import percentile_interval
+from sftknow_eval.evaluation.statistics.resampling import draws_error, draws_interval
 
 Method = Literal["wilson", "newcombe", "zou-donner", "cluster bootstrap", "cluster-robust"]
 
@@ -65,12 +65,11 @@ def share_estimate(share: Share, draws_D: np.ndarray, n_clusters: int) -> Estima
 
 
 def bootstrap_estimate(value: float | None, draws_D: np.ndarray, n_clusters: int) -> Estimate:
-    """Return a value with the percentile interval of its bootstrap draws."""
-    interval = percentile_interval(draws_D, n_clusters)
-    if value is None or interval is None:
+    """Return a value with the interval of its bootstrap draws."""
+    interval = None if value is None else draws_interval(value, draws_D, n_clusters)
+    if interval is None:
         return Estimate(value)
-    spread = float(np.nanstd(draws_D)) * math.sqrt(n_clusters / (n_clusters - 1))
-    return Estimate(value, *interval, "cluster bootstrap", spread)
+    return Estimate(value, *interval, "cluster bootstrap", draws_error(draws_D, n_clusters))
 
 
 def paired_estimate(kept: int, lost: int, gained: int, unknown: int) -> Estimate:

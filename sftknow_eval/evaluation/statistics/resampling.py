@@ -20,6 +20,9 @@ from sftknow_eval.evaluation.results import CONFIDENCE
 # Weights held at once: 64 MB in float64.
 _CHUNK = 8_000_000
 
+# From here on percentiles need no widening.
+_MANY_CLUSTERS = 50
+
 
 def cluster_sums(values_FC: np.ndarray, cluster_F: np.ndarray) -> np.ndarray:
     """Return (G, C): the sum of each column over the facts of each cluster.
@@ -61,25 +64,34 @@ def flipped_sums(
     return np.concatenate(parts)
 
 
-def percentile_interval(values_D: np.ndarray, n_clusters: int) -> tuple[float, float] | None:
-    """Return the percentile interval of bootstrap draws, widened for few clusters.
+def draws_interval(
+    value: float, values_D: np.ndarray, n_clusters: int
+) -> tuple[float, float] | None:
+    """Return the 95% interval of a value from its bootstrap draws.
 
-    The bootstrap of G clusters is too narrow by the factor sqrt((G-1)/G) and by that of the normal
-    to the t distribution. The percentiles are moved outwards by both, which for thousands of
-    subjects is nothing and for ten relations is much. None where no interval can be had: a single
-    cluster, or draws that are not numbers.
+    The percentiles of the draws. With fewer than fifty clusters, such as the ten relations, these
+    are too narrow: then Student's t with the standard deviation of the draws, which is widened by
+    what resampling so few clusters loses. None where no interval can be had: a single cluster, or
+    no draw that is a number.
 
-    Source: Hesterberg, The American Statistician 69 (2015), "expanded percentile" interval.
+    Source: Hesterberg, The American Statistician 69 (2015), 371: sections on small samples.
     """
-    from scipy.stats import norm, t
-
     values_D = values_D[np.isfinite(values_D)]
     if n_clusters < 2 or not len(values_D):
         return None
-    quantile = t.ppf((1 - CONFIDENCE) / 2, n_clusters - 1)
-    tail = float(norm.cdf(quantile * math.sqrt(n_clusters / (n_clusters - 1))))
-    low, high = np.quantile(values_D, [tail, 1 - tail])
-    return float(low), float(high)
+    if n_clusters >= _MANY_CLUSTERS:
+        low, high = np.quantile(values_D, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return float(low), float(high)
+    from scipy.stats import t
+
+    margin = float(t.ppf((1 + CONFIDENCE) / 2, n_clusters - 1)) * draws_error(values_D, n_clusters)
+    return value - margin, value + margin
+
+
+def draws_error(values_D: np.ndarray, n_clusters: int) -> float:
+    """Return the standard error from bootstrap draws: too small by sqrt((G-1)/G), so widened."""
+    spread = float(np.std(values_D[np.isfinite(values_D)]))
+    return spread * math.sqrt(n_clusters / (n_clusters - 1))
 
 
 def _kinds(sums_GC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
