@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import typer
@@ -19,7 +18,7 @@ from typer.testing import CliRunner
 from sftknow_eval.cli.train import train as train_command
 from sftknow_eval.errors import MasteryError, ModelError, OutOfSpace, SettingsError
 from sftknow_eval.mastery.dataset import Dataset, open_dataset
-from sftknow_eval.mastery.table import MasteryTable, TableMeta, pack_verdicts
+from sftknow_eval.mastery.table import MasteryTable
 from sftknow_eval.models import weight_fingerprint
 from sftknow_eval.record import read_record
 from sftknow_eval.training import run as module
@@ -40,25 +39,8 @@ def dataset(small_data: Path) -> Dataset:
 
 
 @pytest.fixture
-def table(dataset: Dataset, random_model: Path) -> MasteryTable:
-    """By hand: train facts 0 to 5 in stratum 2 (2 of 4 samples), the others in stratum 0."""
-    facts = dataset.facts("train") + dataset.facts("test")
-    verdicts = np.zeros((len(facts), 2, 2), dtype=bool)
-    verdicts[:6, 1, :] = True
-    meta = TableMeta(
-        base="random",
-        revision=None,
-        fingerprint=weight_fingerprint(random_model),
-        data=dataset.name,
-        facts_digest="",
-        templates_digest="",
-        n_templates=2,
-        samples_per_template=2,
-        temperature=0.7,
-        max_tokens=32,
-        seed=0,
-    )
-    return MasteryTable.build(facts, pack_verdicts(verdicts), meta)
+def table(hand_table: MasteryTable) -> MasteryTable:
+    return hand_table
 
 
 @pytest.fixture
