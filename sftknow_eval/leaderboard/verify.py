@@ -87,9 +87,14 @@ class Verifier:
             positions,
         )
 
+    def path(self, folder: Path) -> str:
+        """Return where a submission lies below `submissions/`."""
+        top = self.root / SUBMISSIONS
+        return str(folder.relative_to(top)) if folder.is_relative_to(top) else folder.name
+
     def verdict(self, folder: Path) -> Verdict:
         """Return what is found in one submission's folder, by itself."""
-        path = _shown(folder, self.root)
+        path = self.path(folder)
         try:
             return self._verdict(folder, path)
         except SubmissionError as error:
@@ -208,11 +213,6 @@ def submission_folders(root: Path, below: Path) -> list[Path]:
 def _children(folder: Path) -> Iterator[Path]:
     if folder.is_dir() and not folder.is_symlink():
         yield from (c for c in sorted(folder.iterdir()) if c.is_dir() or c.is_symlink())
-
-
-def _shown(folder: Path, root: Path) -> str:
-    top = root / SUBMISSIONS
-    return str(folder.relative_to(top)) if folder.is_relative_to(top) else folder.name
 
 
 def _place_faults(manifest: Manifest, path: str, files: set[str]) -> Iterator[str]:

@@ -1,0 +1,305 @@
+"""From verified submissions to boards: tables of comparable rows, tiers and the Pareto set.
+
+Rows are compared within one benchmark version, one base and one data regime only. The order is
+that of tiers by the ID mean; a second tier goes by the OOD mean. No number mixes the two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sftknow_eval.errors import SubmissionError
+from sftknow_eval.evaluation.statistics.tiers import Difference, tiers
+from sftknow_eval.leaderboard.base_rows import base_rows
+from sftknow_eval.leaderboard.columns import BY_KEY, RANKED
+from sftknow_eval.leaderboard.contamination import StratumZero, stratum_zero_flag
+from sftknow_eval.leaderboard.manifest import Manifest
+from sftknow_eval.leaderboard.measures import (
+    Mean,
+    Panel,
+    as_measure,
+    differences,
+    of_numbers,
+)
+from sftknow_eval.leaderboard.reproductions import is_reproduced
+from sftknow_eval.leaderboard.rows import (
+    Board,
+    Measure,
+    RankingTable,
+    Refused,
+    Row,
+    Status,
+    Withdrawn,
+)
+from sftknow_eval.leaderboard.seed_check import CheckedSeed, Reference
+from sftknow_eval.leaderboard.verdict_cache import VerdictCache
+from sftknow_eval.leaderboard.verify import Verdict, Verifier, submission_folders, with_cross_faults
+from sftknow_eval.leaderboard.withdrawn import read_withdrawn
+from sftknow_eval.mastery.table import N_STRATA
+
+FEWEST_SEEDS = 3
+
+
+def board(root: Path, cache: Path | None = None) -> Board:
+    """Return the board of a leaderboard's folder, everything verified.
+
+    Args:
+        root: with `submissions/` and `mastery/`.
+        cache: a folder for verdicts on unchanged submissions, which are not judged again.
+
+    Raises:
+        SubmissionError: the log of withdrawn rows is malformed.
+    """
+    root = root.resolve()
+    verifier = Verifier(root)
+    with VerdictCache(cache, verifier) as kept:
+        alone = {folder: kept.verdict(folder) for folder in submission_folders(root, root)}
+    verdicts = with_cross_faults(alone, set())
+    withdrawn = read_withdrawn(root)
+    rows = _Rows(root, verifier, {entry.row: entry for entry in withdrawn})
+    good = [(folder, verdict) for folder, verdict in verdicts.items() if not verdict.reasons]
+    made = [rows.row(folder, verdict) for folder, verdict in good]
+    flagged = _with_zero_flags(made, verifier)
+    bases = {name: verifier.reference(name).store for name in sorted({_base(r) for r in made})}
+    controls = {name: base_rows(store) for name, store in bases.items()}
+    refused = tuple(
+        Refused(verdict.path, verdict.reasons) for verdict in verdicts.values() if verdict.reasons
+    )
+    tables = _tables(flagged, rows, controls)
+    return Board(root, tables, bases, refused, withdrawn)
+
+
+class _Rows:
+    """Makes rows of verdicts; the panels of each base are made once."""
+
+    def __init__(self, root: Path, verifier: Verifier, withdrawn: Mapping[str, Withdrawn]) -> None:
+        self._root, self._verifier, self._withdrawn = root, verifier, withdrawn
+        self._panels: dict[tuple[str, int, int], Panel] = {}
+
+    def panel(self, base: str, asked: np.ndarray) -> Panel:
+        """Return the means over the facts asked."""
+        key = (base, len(asked), int(asked[0]) if len(asked) else -1)
+        if key not in self._panels:
+            store = self._verifier.reference(base).store
+            self._panels[key] = Panel.of(
+                store.code[asked], store.subject_code[asked], store.knows[asked]
+            )
+        return self._panels[key]
+
+    def row(self, folder: Path, verdict: Verdict) -> Row:
+        """Return the row of a submission that passed verification."""
+        manifest, seeds = verdict.manifest, verdict.seeds
+        assert manifest is not None
+        asked = seeds[0].asked
+        correct = np.stack([seed.correct for seed in seeds])
+        measures = dict.fromkeys(BY_KEY, Measure(None))
+        base_difference: dict[str, Measure] = {}
+        if verdict.status == "recomputed":
+            panel = self.panel(manifest.base.id, asked)
+            measures |= panel.measures(correct)
+            base_difference = self._base_difference(manifest.base.id, asked, correct, panel)
+        measures |= _counted(manifest) if verdict.status != "recomputed" else {}
+        measures |= _other_measures(manifest, seeds)
+        status = self._status(folder, verdict, manifest)
+        return Row(
+            id=manifest.row,
+            folder=folder,
+            manifest=manifest,
+            title=manifest.title,
+            status=status,
+            control=manifest.control,
+            measures=measures,
+            flags=verdict.flags,
+            not_ranked=tuple(_not_ranked(manifest, status, measures)),
+            base_difference=base_difference,
+            asked=asked,
+            correct=correct,
+        )
+
+    def _base_difference(
+        self, base: str, asked: np.ndarray, correct: np.ndarray, panel: Panel
+    ) -> dict[str, Measure]:
+        knows = self._verifier.reference(base).store.knows[asked][None]
+        return {
+            domain: as_measure(differences(correct, [knows], panel.means[domain])[0])
+            for domain in ("id", "ood")
+            if panel.means[domain].parts
+        }
+
+    def _status(self, folder: Path, verdict: Verdict, manifest: Manifest) -> Status:
+        if manifest.row in self._withdrawn:
+            return "withdrawn"
+        if verdict.status != "recomputed":
+            return "self_reported"
+        if is_reproduced(self._root, folder, manifest):
+            return "reproduced"
+        return "recomputed"
+
+
+def _base(row: Row) -> str:
+    return row.id.split("/")[1]
+
+
+def _counted(manifest: Manifest) -> dict[str, Measure]:
+    """Return the shares of a row without evidence: as claimed, over seeds only."""
+    found: dict[str, Measure] = {}
+    for domain in ("id", "ood"):
+        strata = [getattr(run.counts, domain) for run in manifest.seeds]
+        if any(entry is None for entry in strata):
+            continue
+        shares = [[s.n_correct / s.n if s.n else None for s in entry] for entry in strata]
+        for s in range(N_STRATA):
+            found[f"{domain}_{s}"] = of_numbers([entry[s] for entry in shares])
+        held = [[share for share in entry if share is not None] for entry in shares]
+        found[domain] = of_numbers([sum(e) / len(e) if e else None for e in held])
+    for name in ("lost", "gained"):
+        counts = [getattr(run.counts, name) for run in manifest.seeds]
+        found[name] = of_numbers([c.n_correct / c.n if c.n else None for c in counts])
+    return found
+
+
+def _other_measures(manifest: Manifest, seeds: Sequence[CheckedSeed]) -> dict[str, Measure]:
+    runs = manifest.seeds
+    drift = [run.counts.token_drift.mean if run.counts.token_drift else None for run in runs]
+    restored = [
+        seed.restored[0] / seed.restored[1] if seed.restored and seed.restored[1] else None
+        for seed in seeds
+    ]
+    return {
+        "token_drift": of_numbers(drift),
+        "restored_share": of_numbers(restored),
+        "trained_parameters": of_numbers([_float(run.trained_parameters) for run in runs]),
+        "gpu_hours": of_numbers([run.gpu_hours for run in runs]),
+    }
+
+
+def _float(value: int | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _not_ranked(
+    manifest: Manifest, status: Status, measures: Mapping[str, Measure]
+) -> Iterable[str]:
+    if manifest.control:
+        yield "a control"
+    if status == "withdrawn":
+        yield "withdrawn"
+    if status == "self_reported":
+        yield "reported only, without evidence"
+    if len(manifest.seeds) < FEWEST_SEEDS:
+        yield f"{len(manifest.seeds)} of at least {FEWEST_SEEDS} seeds"
+    missing = [BY_KEY[key].label for key in RANKED if measures[key].value is None]
+    if missing:
+        yield f"missing: {', '.join(missing)}"
+
+
+def _with_zero_flags(rows: Sequence[Row], verifier: Verifier) -> list[Row]:
+    """Return the rows, flagged where they know more of stratum 0 than can be explained."""
+    shares: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+    for row in rows:
+        zero = [row.measures[f"{domain}_0"].value or 0.0 for domain in ("id", "ood")]
+        shares[_base(row)][row.id] = (zero[0], zero[1])
+    explained = {base: StratumZero.of(verifier.reference(base).store) for base in shares}
+    found = []
+    for row in rows:
+        others = [share for name, share in shares[_base(row)].items() if name != row.id]
+        right = _right_of_stratum_zero(row, verifier.reference(_base(row)))
+        flag = stratum_zero_flag(right, explained[_base(row)], others)
+        found.append(dataclasses.replace(row, flags=(*row.flags, flag)) if flag else row)
+    return found
+
+
+def _right_of_stratum_zero(row: Row, reference: Reference) -> list[tuple[int, int]]:
+    """Return the right facts of stratum 0 by seed, for ID and OOD."""
+    code = reference.store.code[row.asked]
+    places = (np.flatnonzero(code == 0), np.flatnonzero(code == N_STRATA))
+    return [(int(seed[places[0]].sum()), int(seed[places[1]].sum())) for seed in row.correct]
+
+
+def _tables(
+    rows: Sequence[Row], makes: _Rows, controls: Mapping[str, Sequence[Row]]
+) -> tuple[RankingTable, ...]:
+    grouped: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        assert row.manifest is not None
+        grouped[row.manifest.benchmark, row.manifest.base.id, row.manifest.regime.key].append(row)
+    return tuple(
+        _table(key, members, makes, controls[key[1]]) for key, members in sorted(grouped.items())
+    )
+
+
+def _table(
+    key: tuple[str, str, str], rows: list[Row], makes: _Rows, controls: Sequence[Row]
+) -> RankingTable:
+    version, base, regime = key
+    assert rows[0].manifest is not None
+    ranked = [row for row in rows if not row.not_ranked]
+    best = _in_tiers(ranked, makes.panel(base, ranked[0].asked)) if ranked else []
+    others = sorted((row for row in rows if row.not_ranked), key=lambda row: row.id)
+    own_controls = [row for row in others if row.control]
+    unranked = [row for row in others if not row.control]
+    has_random = any(row.control == "random_restoration" for row in rows)
+    missing = () if has_random or regime == "open" else ("random_restoration",)
+    return RankingTable(
+        version,
+        base,
+        regime,
+        rows[0].manifest.regime.label,
+        (*best, *unranked, *own_controls, *controls),
+        missing,
+    )
+
+
+def _in_tiers(rows: Sequence[Row], panel: Panel) -> list[Row]:
+    by_id = _tier_numbers(rows, "id", panel.means["id"])
+    by_ood = _tier_numbers(rows, "ood", panel.means["ood"])
+    front = pareto([[row.measures[key].value or 0.0 for key in RANKED] for row in rows])
+    placed = [
+        dataclasses.replace(row, tier=by_id[row.id], tier_ood=by_ood[row.id], pareto=on_front)
+        for row, on_front in zip(rows, front, strict=True)
+    ]
+    return sorted(
+        placed, key=lambda r: (r.tier, r.tier_ood, -(r.measures["id"].value or 0.0), r.id)
+    )
+
+
+def _tier_numbers(rows: Sequence[Row], column: str, mean: Mean) -> dict[str, int]:
+    ordered = sorted(rows, key=lambda row: (-(row.measures[column].value or 0.0), row.id))
+    correct = {row.id: row.correct for row in ordered}
+
+    def from_others(first: str, below: Sequence[str]) -> list[Difference]:
+        return differences(correct[first], [correct[name] for name in below], mean)
+
+    found = tiers(list(correct), from_others)
+    return {name: number for number, tier in enumerate(found, 1) for name in tier}
+
+
+def pareto(points: Sequence[Sequence[float]]) -> list[bool]:
+    """Return which points no other beats: as good in (ID, OOD, lost) and better in one.
+
+    Args:
+        points: ID and OOD, more is better, and lost, less is better.
+    """
+    if not points:
+        return []
+    values = np.array(points) * np.array([1.0, 1.0, -1.0])
+    return [
+        not bool(((values >= own).all(axis=1) & (values > own).any(axis=1)).any()) for own in values
+    ]
+
+
+def table_of(found: Board, version: str, base: str, regime: str) -> RankingTable:
+    """Return one table of a board.
+
+    Raises:
+        SubmissionError: there is none of that version, base and regime.
+    """
+    for table in found.tables:
+        if (table.version, table.base, table.regime) == (version, base, regime):
+            return table
+    raise SubmissionError(f"The board has no table {version}/{base}/{regime}.")
