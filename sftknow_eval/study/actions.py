@@ -23,6 +23,8 @@ _IN_PLACE: dict[str, Action] = {
     "probe": making.probe,
     "train": making.train,
     "sweep": measuring.sweep,
+    "other-task": measuring.other_task,
+    "echo": making.echo,
 }
 _WHOLE: dict[str, Action] = {
     "interpolate": making.interpolate,

@@ -177,15 +177,19 @@ class OtherTask(Section):
         make: a generator of the package, for the mini-world.
         tasks: names of lm-eval tasks that score it; `include_path` is their folder.
         base: id of the base.
+        strategy: name of a training strategy, or path of its file.
+        n: rows to make; None for all of the file.
+        limit: documents asked of each task.
     """
 
     name: Name
     base: Name = "base"
+    strategy: str = "sft_divided"
     prompts: str | None = None
-    make: Literal["last_word"] | None = None
+    make: Literal["echo"] | None = None
     tasks: tuple[str, ...] = ()
     include_path: str | None = None
-    n: PositiveInt = 240
+    n: PositiveInt | None = None
     seed: int = Field(default=0, ge=0)
     settings: dict[str, Any] = {}
     ratios: tuple[Ratio, ...] = RATIOS

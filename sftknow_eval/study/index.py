@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sftknow_eval.artifacts import digest, installed_versions, read_json, write_json
+from sftknow_eval.study.config import OtherTask
 from sftknow_eval.study.plan import STATISTICS, Plan, Run
 from sftknow_eval.study.step import INSIDE, Entry
 
@@ -36,7 +37,7 @@ def write_index(
         "finished": finished,
         "bases": [_base(plan, root, base.id) for base in plan.study.bases],
         "runs": [_run(run, root, entries) for run in plan.runs.values()],
-        "other_tasks": [],
+        "other_tasks": [_other(task, entries) for task in plan.study.other_tasks],
         "comparison": f"{STATISTICS}/comparison.json" if _done(entries, STATISTICS) else None,
         "costs": dict(costs),
         "versions": installed_versions(*_PACKAGES),
@@ -122,6 +123,22 @@ def _chosen(root: Path, at: Mapping[str, str]) -> dict[str, Any]:
     if curve := at.get("curve"):
         weight = read_json(root / curve / "curve.json")["choice"]["weight"]
     return {"chosen_ratio": ratio, "chosen_weight": weight}
+
+
+def _other(task: OtherTask, entries: Mapping[str, Entry]) -> dict[str, Any]:
+    """Return what became of a task that is not about facts."""
+    model, sweep = f"other/{task.name}/model", f"other/{task.name}/sweep"
+    known = [entries[step] for step in (model, sweep) if step in entries]
+    reasons = [entry.reason for entry in known if entry.status != "done"]
+    whole = len(known) == 2 and not reasons
+    return {
+        "name": task.name,
+        "base": task.base,
+        "status": "done" if whole else "failed" if reasons else "not run",
+        "reason": reasons[0] if reasons else None,
+        "model": model if _done(entries, model) else None,
+        "sweep": sweep if _done(entries, sweep) else None,
+    }
 
 
 def _status(run: Run, entries: Mapping[str, Entry]) -> tuple[str, str | None]:

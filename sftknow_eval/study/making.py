@@ -96,6 +96,14 @@ def _too_few(table: MasteryTable | None, stratum: int | str, n: int | str) -> st
     return f"{n} training facts of {where} were asked for; the mastery table has {there}."
 
 
+def echo(job: Job) -> None:
+    """Make the rows and the lm-eval task of the mini-world's task that is not about facts."""
+    from sftknow_eval.study.echo import write_echo
+
+    job.out.mkdir(parents=True, exist_ok=True)  # in place, as the task names its own files
+    write_echo(job.inputs["data"], job.settings["n"], job.settings["seed"], job.out)
+
+
 def interpolate(job: Job) -> None:
     """Write the model at the weight that was chosen on dev."""
     from sftknow_eval.training.interpolate import interpolate as write

@@ -77,6 +77,23 @@ def _request(job: Job, ratios: Sequence[float]) -> SweepRequest:
     )
 
 
+def other_task(job: Job) -> None:
+    """Ask a model trained on another task that task, at every ratio of restored weights."""
+    from sftknow_eval.sweep.request import SweepRequest
+    from sftknow_eval.sweep.run import sweep as run
+
+    folder = job.inputs.get("tasks")
+    request = SweepRequest(
+        base=job.inputs["base"],
+        finetuned=job.inputs["model"],
+        ratios=job.settings["ratios"],
+        tasks=job.settings["tasks"],
+        include_path=Path(folder) if folder else None,
+        **job.asking,
+    )
+    run(request, job.out)
+
+
 def layers(job: Job) -> None:
     """Ask a fine-tune with whole ranges of layers given back, one after the other."""
     from sftknow_eval.evaluation.engines import quiet_lm_eval

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.study.cells import Cell, cells
 from sftknow_eval.study.config import Base, Group, OtherTask, Study, resolve
+from sftknow_eval.study.echo import TASK, TRAIN
 from sftknow_eval.study.step import INSIDE, Step
 from sftknow_eval.training.strategy import load_strategy
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from sftknow_eval.training.strategy import Strategy
 
 STATISTICS = "statistics"
+# Rows of a task that is made, where the file says no number.
+MADE_ROWS = 1_920
 WEIGHT_RATIOS = (1, 3, 5, 10, 20, 40, 60)
 
 
@@ -165,8 +168,7 @@ class _Planner:
 
     def group(self, group: Group) -> None:
         """Add the runs of a group, and what is measured on them."""
-        path = self._folder / group.strategy
-        strategy = load_strategy(path if path.is_file() else group.strategy)
+        strategy = self._strategy(group.strategy)
         if strategy.kind == "base":
             return  # always there
         for cell in cells(self.plan.study, group, strategy):
@@ -286,7 +288,48 @@ class _Planner:
             self._add_to(run, f"eval-{split}", "null-row", inputs, {"split": split}, (), gpu=False)
 
     def other_task(self, task: OtherTask) -> None:
-        """Add a task that is not about facts."""
+        """Add a task that is not about facts: its rows, its training, its sweep."""
+        places = self.plan.places[task.base]
+        needs: tuple[str, ...] = ()
+        base = next(base for base in self.plan.study.bases if base.id == task.base)
+        prompts, names, folder = task.prompts, list(task.tasks), task.include_path
+        if task.make:
+            made = self._add(
+                Step(
+                    f"other/{task.name}/task",
+                    task.make,
+                    {"data": places.data or ""},
+                    {"n": task.n or MADE_ROWS, "seed": task.seed},
+                    places.needs,
+                    gpu=False,
+                )
+            )
+            needs, prompts, names = (made,), f"{INSIDE}{made}/{TRAIN}", [TASK]
+            folder = f"{INSIDE}{made}"
+        assert prompts is not None
+        strategy = self._strategy(task.strategy)
+        settings = {
+            **{"n": None if task.make else task.n, "draw": task.seed, "revision": base.revision},
+            "training": {**self.plan.study.training, **task.settings},
+            "strategy": strategy.model_dump(mode="json", exclude_defaults=True),
+        }
+        inputs = {"base": places.base, "prompts": self._seen(prompts)}
+        needs = (*places.needs, *needs)
+        model = self._add(Step(f"other/{task.name}/model", "train", inputs, settings, needs))
+        inputs = {"base": places.base, "model": f"{INSIDE}{model}"}
+        inputs |= {"tasks": self._seen(folder)} if folder else {}
+        asked = self._asking(ratios=list(task.ratios), tasks=names)
+        asked["limit"] = task.limit
+        swept = Step(f"other/{task.name}/sweep", "other-task", inputs, asked, (*needs, model))
+        self._add(swept)
+
+    def _seen(self, place: str) -> str:
+        """Return a location as the study sees it: within its folder, or from the file's."""
+        return place if place.startswith(INSIDE) else resolve(place, self._folder)
+
+    def _strategy(self, name: str) -> Strategy:
+        path = self._folder / name
+        return load_strategy(path if path.is_file() else name)
 
     def last(self) -> None:
         """Add what looks at all runs: statistics, report, board."""
