@@ -14,14 +14,15 @@ from sftknow_eval.pages import palette
 HERE = Path(__file__).parent
 VENDORED = HERE / "assets"
 
-_SCRIPTS = {
+_CHARTS = {
     "vega.js": "vega/vega.min.js",
     "vega-lite.js": "vega-lite/vega-lite.min.js",
     "vega-embed.js": "vega-embed/vega-embed.min.js",
     "vega-interpreter.js": "vega-interpreter/vega-interpreter.js",
 }
+_SCRIPTS = {**_CHARTS, "datatables.js": "datatables/dataTables.min.js"}
 # In the order in which they need each other.
-CHART_SCRIPTS = (*_SCRIPTS, "charts.js")
+CHART_SCRIPTS = (*_CHARTS, "charts.js")
 
 _IMPORT = "import { ascending, isString, DisallowedObjectProperties } from 'vega-util';"
 _EXPORT = "export { expression as expressionInterpreter };"
@@ -47,7 +48,7 @@ def theme() -> Asset:
 
 @functools.lru_cache
 def script(name: str) -> Asset:
-    """Return one of `CHART_SCRIPTS`, or `theme.js`.
+    """Return one of `CHART_SCRIPTS`, `datatables.js` or `theme.js`.
 
     Raises:
         DataError: a vendored file is not the one that was checked in.
