@@ -76,6 +76,7 @@ class BaseInfo(BaseModel):
     """What `base.json` says.
 
     Attributes:
+        checksum: of its weights, as recipes recognise them.
         data: name of the data set.
         asking: how the base was asked: completing the best template of each relation.
     """
@@ -87,6 +88,7 @@ class BaseInfo(BaseModel):
     name: Line
     revision: Line | None
     fingerprint: Hex
+    checksum: Hex
     data: Line
     asking: Asking
     files: Files

@@ -22,10 +22,12 @@ def cross_faults(manifests: Sequence[Manifest]) -> dict[str, list[str]]:
     faults: dict[str, list[str]] = defaultdict(list)
     first: dict[tuple[str, str], tuple[Manifest, SeedRun]] = {}
     spellings: dict[tuple[str, str], str] = {}
+    weights: dict[str, str] = {}
     rows = {manifest.row: manifest for manifest in manifests}
     for manifest in manifests:
         faults[manifest.row] += _lookalikes(manifest, spellings)
         faults[manifest.row] += _origins(manifest, rows)
+        faults[manifest.row] += _weights_faults(manifest, weights)
         for run in manifest.seeds:
             for mark in _marks(run):
                 earlier, theirs = first.setdefault(mark, (manifest, run))
@@ -48,6 +50,17 @@ def _marks(run: SeedRun) -> list[tuple[str, str]]:
     if run.outputs:
         marks.append(("outputs", run.outputs))
     return marks
+
+
+def _weights_faults(manifest: Manifest, known: dict[str, str]) -> list[str]:
+    """Return where a recipe's weights are said to be those of another fine-tune before."""
+    return [
+        f"seed {run.seed}: its recipe was made for the weights of another row"
+        for run in manifest.seeds
+        if run.weights.checksum
+        and known.setdefault(run.weights.checksum, run.weights.fingerprint)
+        != run.weights.fingerprint
+    ]
 
 
 def _declared(manifest: Manifest, run: SeedRun, other: Manifest, theirs: SeedRun) -> bool:

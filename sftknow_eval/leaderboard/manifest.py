@@ -36,8 +36,8 @@ from sftknow_eval.leaderboard.manifest_parts import (
 )
 from sftknow_eval.leaderboard.texts import Contact, Hex, Licence, Line, Passage, Slug
 
-FORMAT = "sftknow-submission/1"
-BENCHMARK = "1"
+FORMAT: Literal["sftknow-submission/1"] = "sftknow-submission/1"
+BENCHMARK: Literal["1"] = "1"
 MANIFEST_NAME = "manifest.json"
 SCHEMA_NAME = "manifest-1.json"
 MANIFEST_LIMIT = 1 << 20

@@ -110,12 +110,14 @@ class Weights(Strict):
         name: folder name or hub id.
         revision: of a hub id, or of an adapter.
         fingerprint: of its weights before any restoration.
+        checksum: the same weights as recipes recognise them; None where nothing is restored.
         files: of the model or adapter folder; empty for a model that was restored on load.
     """
 
     name: Line
     revision: Line | None
     fingerprint: Hex
+    checksum: Hex | None = None
     files: Annotated[tuple[WeightFile, ...], Field(max_length=1_024, strict=False)] = ()
 
 

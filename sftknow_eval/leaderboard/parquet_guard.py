@@ -202,7 +202,8 @@ class _Thrift:
         elif kind == 7:
             self.place += 8
         elif kind == 8:
-            self.place += self._varint()
+            length = self._varint()  # reading it moves the place
+            self.place += length
         elif kind == _STRUCT:
             self._fields(depth + 1)
         else:

@@ -80,7 +80,7 @@ def check_seed(
             reasons.append(str(error))
     restored = contaminated = None
     try:
-        restored = _restored(folder, manifest, run)
+        restored = _restored(folder, manifest, run, reference.store)
     except SubmissionError as error:
         reasons.append(str(error))
     try:
@@ -186,7 +186,9 @@ def _verdict_faults(
     yield from differences(run.counts, seed_counts(store, asked, verdicts, evidence.kl))
 
 
-def _restored(folder: Path, manifest: Manifest, run: SeedRun) -> tuple[int, int] | None:
+def _restored(
+    folder: Path, manifest: Manifest, run: SeedRun, store: BaseStore
+) -> tuple[int, int] | None:
     """Return restored and all elements of the region, from the recipe."""
     if run.recipe is None or run.recipe.sha256 is None:
         return None
@@ -198,21 +200,23 @@ def _restored(folder: Path, manifest: Manifest, run: SeedRun) -> tuple[int, int]
         recipe = RestorationRecipe.model_validate(parse_bounded(content, name))
     except ValidationError as error:
         raise SubmissionError(faults_of(error, name)) from error
-    faults = list(_recipe_faults(recipe, manifest, run))
+    faults = list(_recipe_faults(recipe, manifest, run, store))
     if faults:
         raise SubmissionError(f"{name}: {'; '.join(faults)}.")
     return recipe.restored, recipe.elements
 
 
-def _recipe_faults(recipe: RestorationRecipe, manifest: Manifest, run: SeedRun) -> Iterator[str]:
+def _recipe_faults(
+    recipe: RestorationRecipe, manifest: Manifest, run: SeedRun, store: BaseStore
+) -> Iterator[str]:
     if recipe.digest != (run.recipe.digest if run.recipe else None):
         yield "it does not do what the manifest says"
-    if recipe.base.fingerprint != manifest.base.fingerprint:
+    if recipe.base.fingerprint != store.info.checksum:
         yield "it restores another base"
-    if recipe.finetuned.fingerprint != run.weights.fingerprint:
+    if recipe.finetuned.fingerprint != run.weights.checksum:
         yield "it was made for another fine-tune"
-    if manifest.control == "random_restoration" and recipe.order != "random":
-        yield f"its order is '{recipe.order}', and the row is a control of random restoration"
+    if (manifest.control == "random_restoration") != (recipe.order == "random"):
+        yield f"its order is '{recipe.order}': controls of random restoration are random, no others"
     if not recipe.effective_restored <= recipe.restored <= recipe.elements >= recipe.changed:
         yield "its numbers of elements contradict each other"
     if recipe.tensors:

@@ -92,9 +92,14 @@ class Verifier:
         top = self.root / SUBMISSIONS
         return str(folder.relative_to(top)) if folder.is_relative_to(top) else folder.name
 
-    def verdict(self, folder: Path) -> Verdict:
-        """Return what is found in one submission's folder, by itself."""
-        path = self.path(folder)
+    def verdict(self, folder: Path, at: str | None = None) -> Verdict:
+        """Return what is found in one submission's folder, by itself.
+
+        Args:
+            folder: with the manifest.
+            at: where it is to lie below `submissions/`, if not where it does.
+        """
+        path = at or self.path(folder)
         try:
             return self._verdict(folder, path)
         except SubmissionError as error:
