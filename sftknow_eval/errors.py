@@ -4,6 +4,7 @@
     ├── DataError            archive, rows, aliases, relation lists
     ├── TemplateError        completion templates
     ├── ModelError           a model that is unknown, unreadable or incomplete
+    │   ├── OtherBase        a fine-tune or adapter whose base is not the one given
     │   └── TrainingDiverged a loss or a weight that is no longer a number
     ├── MissingDependency    an optional package; carries the install command
     ├── MasteryError         a mastery table that is missing or belongs elsewhere
@@ -34,6 +35,10 @@ class TemplateError(SftknowError):
 
 class ModelError(SftknowError):
     """A model is unknown, unreadable or lacks a part such as its tokenizer."""
+
+
+class OtherBase(ModelError):
+    """A fine-tune or an adapter was made from another base than the one given."""
 
 
 class TrainingDiverged(ModelError):

@@ -12,6 +12,7 @@ from sftknow_eval.cli import (
     interpolate,
     mastery,
     probe,
+    report,
     restore,
     study,
     sweep,
@@ -37,4 +38,6 @@ def register(app: typer.Typer) -> None:
     app.command("interpolate")(interpolate.interpolate)
     app.command("sweep")(sweep.sweep)
     app.add_typer(drift.app, name="drift")
+    app.command("report")(report.report)
+    app.command("gate")(report.gate)
     app.command("study")(study.study)

@@ -31,7 +31,13 @@ def config() -> dict[str, Any]:
     }
     legend = {
         **{"labelColor": var("ink"), "titleColor": var("ink"), "titleFontWeight": 500},
-        **{"labelFontSize": 12, "titleFontSize": 12, "symbolSize": 80, "labelLimit": 260},
+        **{
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "symbolSize": 80,
+            "symbolOpacity": 1,
+            "labelLimit": 260,
+        },
     }
     return {
         "aria": False,
