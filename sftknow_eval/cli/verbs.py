@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from sftknow_eval.cli import (
+    board,
     demo,
     drift,
     evaluate,
@@ -41,3 +42,4 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report.report)
     app.command("gate")(report.gate)
     app.command("study")(study.study)
+    app.add_typer(board.app, name="board")

@@ -15,12 +15,11 @@ from sftknow_eval.leaderboard.material import (
     RowMaterial,
     SeedMaterial,
     read_results,
+    recipe_of,
     regime,
     slug,
 )
 from sftknow_eval.record import read_record
-from sftknow_eval.restoration.on_load import Choice
-from sftknow_eval.restoration.recipe import Recipe
 
 STUDY_NAME = "study.json"
 FORMAT = "sftknow-study/1"
@@ -86,7 +85,7 @@ def _seed(folder: Path, study: Mapping[str, Any], run: Run) -> SeedMaterial:
     trained = folder / source["model"] if source and source["model"] else None
     name = str(results["finetuned"]["model"])
     model = Path(name) if Path(name).is_dir() else trained
-    recipe, weight = _recipe(results, run), run.get("chosen_weight")
+    recipe, weight = recipe_of(results), run.get("chosen_weight")
     return SeedMaterial(
         seed=run["draw"] or 0,
         results=results,
@@ -114,19 +113,6 @@ def _source(study: Mapping[str, Any], run: Run) -> Run | None:
             found: Run = other
             return found
     return None
-
-
-def _recipe(results: Mapping[str, Any], run: Run) -> Recipe | None:
-    """Return the recipe that the evaluated model was loaded by; the same files give the same."""
-    arguments = results["finetuned"]["engine_args"]
-    if run.get("kind") != "restoration":
-        return None
-    choice, _ = Choice.taken_from(arguments)
-    if choice.recipe is not None:
-        return Recipe.read(Path(choice.recipe))
-    if choice.ratio is None:
-        raise SettingsError(f"The run '{run['id']}' was restored by a mask; its recipe is needed.")
-    return choice.recipes(str(results["finetuned"]["model"]), None, [choice.ratio])[0]
 
 
 def _drift(folder: Path) -> dict[str, float]:

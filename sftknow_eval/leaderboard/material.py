@@ -108,7 +108,10 @@ def eval_seed(folder: Path, place: int) -> SeedMaterial:
     name = str(results["finetuned"]["model"])
     model = Path(name) if Path(name).is_dir() else None
     record = read_record(model) if model else None
-    recipe = model / RECIPE_FILE if model else None
+    stored = model / RECIPE_FILE if model else None
+    recipe = recipe_of(results)
+    if recipe is None and stored and stored.is_file():
+        recipe = Recipe.read(stored)
     return SeedMaterial(
         seed=record.seed if record else place,
         results=results,
@@ -116,8 +119,30 @@ def eval_seed(folder: Path, place: int) -> SeedMaterial:
         model=name,
         folder=model,
         record=record,
-        recipe=Recipe.read(recipe) if recipe and recipe.is_file() else None,
+        recipe=recipe,
+        chosen=recipe.ratio if recipe else None,
     )
+
+
+def recipe_of(results: Mapping[str, Any]) -> Recipe | None:
+    """Return the recipe by which the evaluated model was restored as it was loaded, if it was.
+
+    The same files give the same recipe again.
+
+    Raises:
+        SettingsError: it was restored by a mask, which names no counts.
+    """
+    from sftknow_eval.restoration.on_load import Choice
+
+    arguments, model = results["finetuned"]["engine_args"], results["finetuned"]["model"]
+    if not {"ratio", "recipe", "mask"} & arguments.keys():
+        return None
+    choice, _ = Choice.taken_from(arguments)
+    if choice.recipe is not None:
+        return Recipe.read(Path(choice.recipe))
+    if choice.ratio is None:
+        raise SettingsError(f"{model} was restored by a mask; restore it by a recipe or a ratio.")
+    return choice.recipes(str(model), arguments.get("revision"), [choice.ratio])[0]
 
 
 def regime_of(record: TrainingRecord | None) -> Regime:

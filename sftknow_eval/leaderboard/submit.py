@@ -37,6 +37,7 @@ from sftknow_eval.leaderboard.manifest import (
 )
 from sftknow_eval.leaderboard.manifest_parts import (
     Asking,
+    Counts,
     Origin,
     Recipe,
     Training,
@@ -183,6 +184,18 @@ def _seed_run(
         trained_parameters=seed.record.trained_parameters if seed.record else None,
         gpu_hours=declaration.gpu_hours,
     )
+
+
+def seed_evidence(seed: SeedMaterial, store: BaseStore) -> tuple[Evidence, Counts]:
+    """Return the evidence and the counts of a seed, from its outcomes.
+
+    Raises:
+        SubmissionError: facts are missing, or our judge says otherwise.
+    """
+    recipe = seed.recipe
+    named = Recipe(sha256="0" * 64, digest=recipe.digest) if recipe else None
+    asked, evidence = _evidence(seed, store, _weights(seed), named)
+    return evidence, seed_counts(store, asked, evidence.correct, evidence.kl)
 
 
 def _evidence(

@@ -7,7 +7,7 @@ then against the others: nobody's evidence, weights or name may be another's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from sftknow_eval.leaderboard.manifest import MANIFEST_NAME, Manifest, read_mani
 from sftknow_eval.leaderboard.rows import Flag
 from sftknow_eval.leaderboard.seed_check import CheckedSeed, Reference, check_seed
 from sftknow_eval.leaderboard.strategy_config import config_faults
+from sftknow_eval.leaderboard.withdrawn import LOG_NAME, read_withdrawn
 
 logger = logging.getLogger(__name__)
 
@@ -132,31 +133,47 @@ class Verifier:
         return Verdict(path, status, (), flags, manifest, tuple(seeds))
 
 
-def verify(path: Path, root: Path | None = None) -> list[Verdict]:
-    """Return a verdict on every submission below a path, in the order of their paths.
+def verify(paths: Path | Sequence[Path], root: Path | None = None) -> list[Verdict]:
+    """Return a verdict on every submission below the paths, in the order of their paths.
 
     Args:
-        path: a leaderboard's folder, or a part of it down to one submission. What lies outside is
-            read too, so that copies are noticed; there the submission below `path` is the copy.
-        root: the leaderboard's folder, where `path` does not show it.
+        paths: a leaderboard's folder, or parts of one down to single submissions. What lies
+            outside is read too, so that copies are noticed; there what is named is the copy.
+        root: the leaderboard's folder, where the paths do not show it.
 
     Raises:
-        SettingsError: `path` belongs to no leaderboard, or holds no submission.
+        SettingsError: a path belongs to no leaderboard, or holds no submission.
     """
-    root = root or find_root(path)
-    chosen = submission_folders(root, path)
-    if not chosen and path.resolve() != root.resolve():
-        raise SettingsError(
-            f"{path} holds no submission. One lies in {root}/{SUBMISSIONS}/VERSION/BASE/STRATEGY/"
-            f"RUN/ and has a {MANIFEST_NAME}; 'sftknow board submit' makes it."
-        )
+    asked = [paths] if isinstance(paths, Path) else list(paths)
+    root = (root or find_root(asked[0])).resolve()
+    chosen: set[Path] = set()
+    for path in asked:
+        below = submission_folders(root, path)
+        if not below and path.resolve() != root:
+            raise SettingsError(
+                f"{path} holds no submission. One lies in {root / SUBMISSIONS}/VERSION/BASE/"
+                f"STRATEGY/RUN/ and has a {MANIFEST_NAME}; 'sftknow board submit' makes it."
+            )
+        chosen.update(below)
     verifier = Verifier(root)
-    found = {folder: verifier.verdict(folder) for folder in submission_folders(root, root)}
-    return [
-        verdict
-        for folder, verdict in with_cross_faults(found, set(chosen)).items()
-        if folder in chosen
-    ]
+    alone = {folder: verifier.verdict(folder) for folder in submission_folders(root, root)}
+    everything = any(path.resolve() == root for path in asked)
+    found = with_cross_faults(alone, set() if everything else chosen)
+    verdicts = [verdict for folder, verdict in found.items() if folder in chosen]
+    return [*verdicts, *(_other_verdicts(root, verifier) if everything else ())]
+
+
+def _other_verdicts(root: Path, verifier: Verifier) -> Iterator[Verdict]:
+    """Yield what is refused besides submissions: stores of bases, the log of withdrawn rows."""
+    for folder in _children(root / MASTERY):
+        try:
+            verifier.reference(folder.name)
+        except SubmissionError as error:
+            yield Verdict(f"../{MASTERY}/{folder.name}", "refused", (str(error),))
+    try:
+        read_withdrawn(root)
+    except SubmissionError as error:
+        yield Verdict(f"../{LOG_NAME}", "refused", (str(error),))
 
 
 def with_cross_faults(found: dict[Path, Verdict], chosen: set[Path]) -> dict[Path, Verdict]:
@@ -210,14 +227,20 @@ def submission_folders(root: Path, below: Path) -> list[Path]:
     # A manifest at another depth is a submission too: one that will be refused for its place.
     misplaced = {file.parent for file in top.rglob(MANIFEST_NAME) if not file.is_symlink()}
     asked = below.resolve()
-    found = sorted({*folders, *misplaced} - {top})
+    found = sorted(folder for folder in {*folders, *misplaced} - {top} if not _hidden(folder, top))
     inside = [f for f in found if f.resolve() == asked or asked in f.resolve().parents]
     return inside or [f for f in found if f.resolve() in asked.parents]
 
 
+def _hidden(folder: Path, top: Path) -> bool:
+    """Return whether a folder is what a killed run left behind; no site shows it."""
+    return any(part.startswith(".") for part in folder.relative_to(top).parts)
+
+
 def _children(folder: Path) -> Iterator[Path]:
     if folder.is_dir() and not folder.is_symlink():
-        yield from (c for c in sorted(folder.iterdir()) if c.is_dir() or c.is_symlink())
+        children = (c for c in sorted(folder.iterdir()) if c.is_dir() or c.is_symlink())
+        yield from (child for child in children if not child.name.startswith("."))
 
 
 def _place_faults(manifest: Manifest, path: str, files: set[str]) -> Iterator[str]:
