@@ -162,6 +162,7 @@ def _arguments(job: Job, processes: Processes, folder: Path) -> Any:
         "logging_nan_inf_filter": False,
         "report_to": "none",
         "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
         "log_level": "error",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
