@@ -57,9 +57,7 @@ def _training(place: Place, settings: Any) -> Iterator[Fault]:
     names = [field.name for field in dataclasses.fields(TrainSettings)]
     for name in settings if isinstance(settings, Mapping) else ():
         if name not in names:
-            yield Fault(
-                (*place, name), f"'{name}' is no setting of the training", _near(name, names)
-            )
+            yield Fault((*place, name), "is no setting of the training", _near(name, names))
 
 
 def _near(name: Any, names: Iterable[str]) -> str | None:

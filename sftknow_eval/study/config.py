@@ -215,18 +215,24 @@ class Statistics(Section):
 class Study(Section):
     """The whole file."""
 
-    name: Name
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     title: str | None = None
-    bases: tuple[Base, ...] = Field(min_length=1)
+    bases: tuple[Base, ...]
     probe: Probe = Probe()
     evaluation: Evaluation = Evaluation()
     compute: Compute = Compute()
     training: dict[str, Any] = {}
-    runs: tuple[Group, ...] = Field(min_length=1)
+    runs: tuple[Group, ...]
     other_tasks: tuple[OtherTask, ...] = ()
     statistics: Statistics = Statistics()
     report: bool = True
     board: bool = False
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Study:
+        if empty := [name for name in ("bases", "runs") if not getattr(self, name)]:
+            raise ValueError(f"{' and '.join(empty)}: at least one is needed")
+        return self
 
 
 def resolve(source: str, folder: Path) -> str:

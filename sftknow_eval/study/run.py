@@ -139,9 +139,14 @@ class Scheduler:
     def take_finished(self) -> None:
         """Take over from the journal what need not be done again."""
         for name in self._steps:
-            entry = self._journal.read(name)
-            if entry and entry.digest == self._digest(name) and self._stands(name, entry):
-                self.entries[name] = entry
+            self._take(name)
+
+    def _take(self, name: str) -> bool:
+        entry = self._journal.read(name)
+        if entry and entry.digest == self._digest(name) and self._stands(name, entry):
+            self.entries[name] = entry
+            return True
+        return False
 
     def _stands(self, name: str, entry: Entry) -> bool:
         """Return whether a journal's entry need not be done again. Failures are tried again."""
@@ -185,7 +190,11 @@ class Scheduler:
             if bad:
                 self._give_up(step, bad[0])
             elif all(needs) and self._digest(step.name):
-                ready.append(step)
+                # What looks at all steps may be finished now that all of these are known.
+                if step.after and self._take(step.name):
+                    self._tell(Event(None, "finished before", None, 1))
+                else:
+                    ready.append(step)
         ready.sort(key=lambda step: _URGENCY.get(step.kind, 3))
         for step in ready:
             for worker in pool.idle(self._lane(step)):
