@@ -14,6 +14,7 @@ from typing import Any
 
 from sftknow_eval.artifacts import write_json
 from sftknow_eval.errors import ModelError, SettingsError
+from sftknow_eval.evaluation.adapters import Adapter, find_adapter
 from sftknow_eval.evaluation.compare import Transitions, transitions
 from sftknow_eval.evaluation.facts_file import FACTS_NAME, write_facts
 from sftknow_eval.evaluation.prompts import Style, check_style
@@ -27,6 +28,7 @@ from sftknow_eval.models import locate_model, weight_fingerprint
 # Arguments that say which model it is, and so are not the base's too.
 _OF_ONE_MODEL = (
     *("revision", "subfolder", "tokenizer", "tokenizer_revision", "peft", "delta"),
+    *("lora_local_path", "max_lora_rank"),
     *("base", "base_revision", "ratio", "recipe", "mask"),
     *("region", "layers", "order", "order_seed", "arithmetic"),
 )
@@ -37,9 +39,9 @@ class EvaluationRequest:
     """What to evaluate, on which facts and how.
 
     Attributes:
-        finetuned: local folder or hub id of the fine-tuned model.
-        base: its base; None to take the one that the training record or the mastery table
-            states.
+        finetuned: local folder or hub id of the fine-tuned model, or of a PEFT adapter.
+        base: its base; None to take the one that the training record, an adapter's configuration
+            or the mastery table states.
         metadata: what selects the facts, as for the tasks' `--metadata`.
         style: prompt style of the fine-tuned model; None to take the training record's, else
             `chat` where its tokenizer has a chat template, else `plain`.
@@ -85,10 +87,13 @@ def evaluate(request: EvaluationRequest, out: Path) -> Evaluation:
         ModelError: a model cannot be found or started, or has no tokenizer.
         DataError, TemplateError, MasteryError, SettingsError: no documents can be made.
     """
-    style, style_from = _style(request)
-    run = _finetuned_run(request, style)
+    adapter = find_adapter(
+        request.finetuned, revision=request.engine_args.get("revision"), base=request.base
+    )
+    style, style_from = _style(request, adapter)
+    run = _finetuned_run(request, style, adapter)
     task = run.task_data().record
-    base_name, base_from = _base(request, task)
+    base_name, base_from = _base(request, adapter, task)
     base_run = _base_run(run, base_name, task) if base_name else None
     # All is prepared before either model is loaded: faults show at once.
     for prepared in (run, *([base_run] if base_run else [])):
@@ -122,8 +127,9 @@ def _check_writable(out: Path) -> None:
         ) from error
 
 
-def _finetuned_run(request: EvaluationRequest, style: Style) -> ModelRun:
-    metadata = {**request.metadata, **({"base": request.base} if request.base else {})}
+def _finetuned_run(request: EvaluationRequest, style: Style, adapter: Adapter | None) -> ModelRun:
+    base = adapter.base if adapter else request.base
+    metadata = {**request.metadata, **({"base": base} if base else {})}
     # Named for the base too, which has no record of the data.
     data = read_settings({"pretrained": request.finetuned, **metadata}).data
     return ModelRun(
@@ -134,6 +140,7 @@ def _finetuned_run(request: EvaluationRequest, style: Style) -> ModelRun:
         batch_size=request.batch_size,
         num_fewshot=request.num_fewshot,
         limit=request.limit,
+        adapter=adapter,
     )
 
 
@@ -148,12 +155,13 @@ def _base_run(run: ModelRun, base: str, task: Mapping[str, Any]) -> ModelRun:
         metadata={**run.metadata, "base": base, "style": "completion"},
         engine_args=engine_args,
         num_fewshot=0,
+        adapter=None,
     )
 
 
-def _style(request: EvaluationRequest) -> tuple[Style, str]:
+def _style(request: EvaluationRequest, adapter: Adapter | None) -> tuple[Style, str]:
     """Return the prompt style of the fine-tuned model, and where it comes from."""
-    if request.style == "chat" and not _has_chat_template(request):
+    if request.style == "chat" and not _has_chat_template(request, adapter):
         raise SettingsError(
             f"The tokenizer of '{request.finetuned}' has no chat template, which the style 'chat' "
             "needs. Ask with --style plain, or paper for a model trained on that prompt."
@@ -162,21 +170,26 @@ def _style(request: EvaluationRequest) -> tuple[Style, str]:
         return request.style, "asked for"
     if recorded := read_settings({"pretrained": request.finetuned}).style:
         return check_style(recorded), "training record"
-    if _has_chat_template(request):
+    if _has_chat_template(request, adapter):
         return "chat", "chat template"
     return "plain", "no training record, no chat template"
 
 
-def _has_chat_template(request: EvaluationRequest) -> bool:
+def _has_chat_template(request: EvaluationRequest, adapter: Adapter | None) -> bool:
     from sftknow_eval.mastery.hf_model import load_tokenizer
 
     trust = bool(request.engine_args.get("trust_remote_code", False))
-    folder = locate_model(request.finetuned, request.engine_args.get("revision"))
+    revision = request.engine_args.get("revision")
+    folder = adapter.tokenizer if adapter else locate_model(request.finetuned, revision)
     return bool(load_tokenizer(folder, request.finetuned, trust).chat_template)
 
 
-def _base(request: EvaluationRequest, task: Mapping[str, Any]) -> tuple[str | None, str]:
+def _base(
+    request: EvaluationRequest, adapter: Adapter | None, task: Mapping[str, Any]
+) -> tuple[str | None, str]:
     """Return the base and where its name comes from; None and why, when there is none."""
+    if adapter:
+        return adapter.base, adapter.base_from
     if request.base:
         return request.base, "asked for"
     recorded = read_settings({"pretrained": request.finetuned}).base

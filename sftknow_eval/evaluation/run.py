@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sftknow_eval.artifacts import cache_dir, digest, installed_versions
+from sftknow_eval.evaluation.adapters import Adapter
 from sftknow_eval.evaluation.documents import TaskData, load_task_data
 from sftknow_eval.evaluation.engines import quiet_lm_eval, start_engine, stop_engine
 from sftknow_eval.evaluation.facts_file import read_outcomes, write_outcomes
@@ -40,6 +41,7 @@ class ModelRun:
 
     Attributes:
         model: local folder or hub id.
+        adapter: what `model` is, where it is an adapter and no whole model.
         metadata: what `--metadata` would hold; the style has to be in it.
         engine_args: further arguments of lm-eval's model class (`dtype`, `max_model_len`, ...).
         batch_size: as lm-eval takes it; None for the backend's default.
@@ -53,11 +55,16 @@ class ModelRun:
     batch_size: str | None = None
     num_fewshot: int = 0
     limit: int | None = None
+    adapter: Adapter | None = None
 
     @property
     def model_args(self) -> dict[str, Any]:
         """Return the arguments of lm-eval's model class."""
-        return {"pretrained": self.model, **self.engine_args}
+        # A model that restores weights merges an adapter by itself.
+        if self.adapter is None or restores(self.engine_args):
+            return {"pretrained": self.model, **self.engine_args}
+        own = {k: v for k, v in self.engine_args.items() if k != "revision"}
+        return {**self.adapter.model_args(self.backend), **own}
 
     def task_data(self) -> TaskData:
         """Return the documents; with them and the shots made, faults show before a model loads."""
@@ -76,6 +83,7 @@ class ModelRun:
             "num_fewshot": self.num_fewshot,
             "limit": self.limit,
             "versions": engine_versions(self.backend) | _lm_eval_version(),
+            **({"adapter": self.adapter.describe()} if self.adapter else {}),
         }
 
     @property

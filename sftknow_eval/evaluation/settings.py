@@ -68,7 +68,7 @@ def read_settings(metadata: Mapping[str, Any]) -> TaskSettings:
     """
     _check_names(metadata)
     model = _text(metadata, "pretrained") or _text(metadata, "model")
-    record = _record(model, _text(metadata, "peft"))
+    record = _record(_text(metadata, "peft"), _text(metadata, "lora_local_path"), model)
     style = _text(metadata, "style") or (record.style if record else None)
     mastery = _text(metadata, "mastery") or os.environ.get("SFTKNOW_MASTERY")
     facts, templates = _text(metadata, "facts"), _text(metadata, "templates")
