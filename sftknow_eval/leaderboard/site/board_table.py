@@ -1,0 +1,131 @@
+"""A table of comparable rows, as its page shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sftknow_eval.leaderboard.columns import COLUMNS, Column
+from sftknow_eval.leaderboard.rows import RankingTable, Row
+from sftknow_eval.leaderboard.site.names import (
+    CONTROL_WORDS,
+    STATUS_WORDS,
+    interval,
+    number,
+    row_page,
+)
+from sftknow_eval.pages.tables import MISSING, Cell, Table
+from sftknow_eval.pages.tables import Column as Head
+
+_GROUPS = (
+    ("Means of strata", ("id", "ood")),
+    ("Known facts", ("lost", "gained")),
+    ("In-domain, by stratum", tuple(f"id_{i}" for i in range(5))),
+    ("Out-of-domain, by stratum", tuple(f"ood_{i}" for i in range(5))),
+    ("Change and cost", ("token_drift", "restored_share", "trained_parameters", "gpu_hours")),
+)
+_UNITS = {"share": "percent", "nats": "nats", "count": "number", "hours": "hours"}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Columns under one head.
+
+    Attributes:
+        strata: whether these are accuracies by stratum, which narrow screens leave out at first.
+    """
+
+    label: str
+    columns: tuple[Column, ...]
+    strata: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of the table.
+
+    Attributes:
+        place: tier, or a dash.
+        cells: value and interval as text, in the order of the groups' columns.
+        notes: words under the title: what the row is a control for, why it is not ranked.
+        tone: `control`, `unranked` or empty.
+    """
+
+    row: Row
+    href: str
+    place: str
+    status: str
+    cells: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    tone: str
+
+
+def groups() -> tuple[Group, ...]:
+    """Return all columns, grouped; every column of the board stands in one group."""
+    by_key = {column.key: column for column in COLUMNS}
+    made = tuple(
+        Group(label, tuple(by_key.pop(key) for key in keys), "_0" in keys[0])
+        for label, keys in _GROUPS
+    )
+    return (*made, *([Group("Further", tuple(by_key.values()), False)] if by_key else []))
+
+
+def head_label(column: Column, group: Group) -> str:
+    """Return the head of a column, which need not repeat its group's."""
+    return column.label.rsplit(" ", 1)[-1] if group.strata else column.label
+
+
+def unit_words(column: Column) -> str:
+    """Return what a column's numbers count."""
+    return _UNITS[column.unit]
+
+
+def lines(table: RankingTable) -> list[Line]:
+    """Return the rows of a table in the order of the board."""
+    keys = [column.key for group in groups() for column in group.columns]
+    return [_line(row, keys) for row in table.rows]
+
+
+def short_table(table: RankingTable, limit: int, root: str = "") -> Table:
+    """Return the first rows of a table and its controls, with the columns it is ranked by."""
+    rows = [row for row in table.rows if not row.control and row.status != "withdrawn"][:limit]
+    rows += [row for row in table.rows if row.control]
+    keys = ("id", "ood", "lost", "gained")
+    heads = [Head("Row", False), Head("Tier", False)]
+    heads += [Head(column.label) for column in COLUMNS if column.key in keys]
+    return Table(
+        f"top-{table.version}-{table.base}-{table.regime}".replace(".", "-"),
+        f"{table.base}: {table.regime_label} (percent, with 95% intervals)",
+        [*heads, Head("Status", False)],
+        [_short(row, keys, root) for row in rows],
+    )
+
+
+def _short(row: Row, keys: Sequence[str], root: str) -> list[Cell]:
+    cells = [Cell(row.title, href=root + row_page(row)), Cell(_place(row))]
+    cells += [
+        Cell(number(key, row.measures[key].value), interval(key, row.measures[key])) for key in keys
+    ]
+    return [*cells, Cell("control" if row.control else STATUS_WORDS[row.status])]
+
+
+def _line(row: Row, keys: Sequence[str]) -> Line:
+    notes = [f"Control: {CONTROL_WORDS[row.control]}."] if row.control else []
+    if row.not_ranked and not row.control:
+        notes.append(f"Not ranked: {'; '.join(row.not_ranked)}.")
+    notes += [f"Flag: {flag.text}" for flag in row.flags]
+    return Line(
+        row=row,
+        href=row_page(row),
+        place=_place(row),
+        status=STATUS_WORDS[row.status],
+        cells=tuple(
+            (number(key, row.measures[key].value), interval(key, row.measures[key])) for key in keys
+        ),
+        notes=tuple(notes),
+        tone="control" if row.control else "" if row.ranked else "unranked",
+    )
+
+
+def _place(row: Row) -> str:
+    return MISSING if row.tier is None else str(row.tier)

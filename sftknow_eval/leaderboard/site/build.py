@@ -1,0 +1,228 @@
+"""Build the site: every page of a board, the data its scripts load, and the downloads.
+
+Only what changed is made again: each file knows the digest of what it was made from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sftknow_eval import __version__
+from sftknow_eval.artifacts import digest
+from sftknow_eval.leaderboard.ranking import board as ranked_board
+from sftknow_eval.leaderboard.rows import Board, RankingTable, Row
+from sftknow_eval.leaderboard.site import exports, pages
+from sftknow_eval.leaderboard.site.files import SiteFolder
+from sftknow_eval.leaderboard.site.names import (
+    board_page,
+    facts_file,
+    outcomes_file,
+    row_page,
+    row_slug,
+)
+from sftknow_eval.leaderboard.site.outcomes import (
+    facts_script,
+    has_answers,
+    outcomes_script,
+    row_facts,
+)
+from sftknow_eval.leaderboard.site.row_page import evidence_files
+from sftknow_eval.pages import bundle
+from sftknow_eval.pages.render import ASSET_FOLDER
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A site that was built.
+
+    Attributes:
+        board: what it shows.
+        written: files made in this build.
+        kept: files taken over from the build before.
+    """
+
+    site: Path
+    board: Board
+    written: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a build may be told.
+
+    Attributes:
+        dataset: id of the benchmark's dataset on the Hugging Face Hub, for `.eval_results`.
+        address: where the site will be public, for links in exports.
+        fresh: make every file again.
+    """
+
+    dataset: str = "sftknow/entity-questions"
+    address: str | None = None
+    fresh: bool = False
+
+
+def build(root: Path, out: Path, options: Options | None = None) -> Built:
+    """Build the site of a leaderboard's folder into `out`, which it replaces as a whole.
+
+    Verdicts on submissions are kept beside `out`, in `.NAME.cache`: what did not change is not
+    judged again.
+
+    Raises:
+        SubmissionError: `root` is not a leaderboard's folder.
+        SettingsError: `out` holds something that is not a site.
+    """
+    options, out = options or Options(), out.absolute()
+    cache = out.with_name(f".{out.name}.cache")
+    with SiteFolder(out, fresh=options.fresh) as folder:
+        shown = ranked_board(root, cache=None if options.fresh else cache)
+        _Site(folder, shown, options).write()
+    return Built(out, shown, folder.written, folder.kept)
+
+
+class _Site:
+    """Writes the files of one site."""
+
+    def __init__(self, folder: SiteFolder, board: Board, options: Options) -> None:
+        self._folder, self._board, self._options = folder, board, options
+        self._pages = pages.SitePages()
+        self._code = digest([_code(), options.dataset, options.address])
+        self._tables: dict[str, list[RankingTable]] = defaultdict(list)
+        for table in board.tables:
+            for row in table.rows:
+                self._tables[row.id].append(table)
+        self._row_keys = {row.id: self._row_key(row) for row in board.rows().values()}
+
+    def write(self) -> None:
+        """Write everything."""
+        self._assets()
+        for row in self._board.rows().values():
+            self._row(row)
+        for base in {(table.version, table.base) for table in self._board.tables}:
+            store = self._board.bases[base[1]]
+            key = digest([self._code, store.documents, store.info.model_dump_json()])
+            self._folder.text(facts_file(*base), key, functools.partial(facts_script, store))
+        for name, key, make in self._plain():
+            self._folder.text(name, digest([self._code, name, key]), make)
+
+    def _plain(self) -> Iterator[tuple[str, Any, Any]]:
+        board, view = self._board, self._pages
+        pairs = []
+        whole = digest(exports.board_json(board))
+        for table in board.tables:
+            siblings = [other for other in board.tables if _same_base(other, table)]
+            ahead = pages.pairs_of(table)
+            pairs += ahead
+            seen = digest([exports.table_json(other) for other in siblings])
+            yield board_page(table), seen, view.board(table, siblings, board, ahead)
+            yield from self._exports(pages.exports_of(table), [table])
+        for pair in pairs:
+            key = [self._row_keys[row.id] for row in (pair.first, pair.second)]
+            yield pair.href, [key, pair.first.title, pair.second.title], view.pair(pair, board)
+        yield "index.html", whole, view.index(board)
+        yield "compare.html", whole, view.compare(board, pairs)
+        for name, make in view.texts(board):
+            yield name, whole, make
+        yield from self._exports(("exports/board.csv", "exports/board.json"), board.tables)
+        yield "exports/every_eval_ever.json", whole, lambda: exports.as_text(self._records())
+
+    def _exports(
+        self, names: tuple[str, str], tables: Sequence[RankingTable]
+    ) -> Iterator[tuple[str, Any, Any]]:
+        part = dataclasses.replace(self._board, tables=tuple(tables))
+        found = exports.board_json(part)
+        key = digest(found)
+        yield names[0], key, lambda: exports.csv_text(tables)
+        yield names[1], key, lambda: exports.as_text(found)
+
+    def _records(self) -> list[dict[str, Any]]:
+        rows = self._board.rows().values()
+        return [exports.every_eval_ever(row) for row in rows if row.manifest is not None]
+
+    def _assets(self) -> None:
+        for asset in (*self._pages.assets(), *map(bundle.script, pages.VENDORED_SCRIPTS)):
+            content = asset.text.encode()
+            name = f"{ASSET_FOLDER}/{asset.name}"
+            key = hashlib.sha256(content).hexdigest()
+            if not self._folder.keep(name, key=key):
+                self._folder.add(name, content, key)
+        for path in sorted(bundle.VENDORED.glob("*/LICENSE")):
+            name = f"{ASSET_FOLDER}/licences/{path.parent.name}.txt"
+            self._folder.add(name, path.read_bytes(), "licence")
+
+    def _row_key(self, row: Row) -> str:
+        # Tier and Pareto set are left out: they change with other rows, and stand on the boards.
+        found = exports.row_json(row)
+        for name in ("tier", "tier_ood", "pareto"):
+            del found[name]
+        manifest = row.manifest.model_dump_json() if row.manifest else ""
+        boards = [(table.regime, table.regime_label) for table in self._tables[row.id]]
+        store = self._board.bases[self._tables[row.id][0].base]
+        return digest([self._code, found, manifest, boards, store.info.model_dump_json()])
+
+    def _row(self, row: Row) -> None:
+        key, store = self._row_keys[row.id], self._board.bases[self._tables[row.id][0].base]
+        top = f"rows/{row_slug(row.id)}"
+        copied = list(evidence_files(row.manifest)) if row.manifest else []
+        made = ["every_eval_ever.json", "eval_results.yaml"] if row.manifest else []
+        names = [row_page(row), *(f"{top}/{name}" for name in [*copied, *made])]
+        names += [outcomes_file(row.id)] if has_answers(row) else []
+        if self._folder.keep(*names, key=key):
+            return
+        facts = row_facts(row, store)
+        page = self._pages.row(row, self._tables[row.id], store, facts)
+        self._folder.add(row_page(row), page.encode(), key)
+        if has_answers(row):
+            script = outcomes_script(row, facts)
+            self._folder.add(outcomes_file(row.id), script.encode(), key)
+        if row.folder is None:
+            return
+        for name in copied:
+            self._folder.copy(f"{top}/{name}", row.folder / name, key)
+        record = exports.as_text(exports.every_eval_ever(row))
+        self._folder.add(f"{top}/every_eval_ever.json", record.encode(), key)
+        address = self._options.address
+        source = f"{address.rstrip('/')}/{row_page(row)}" if address else None
+        entries = exports.eval_results(row, self._options.dataset, source)
+        text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
+        self._folder.add(f"{top}/eval_results.yaml", text.encode(), key)
+
+
+def _same_base(one: RankingTable, other: RankingTable) -> bool:
+    return (one.version, one.base) == (other.version, other.base)
+
+
+def _code() -> str:
+    """Return a digest of all that pages are made with."""
+    found = hashlib.sha256(__version__.encode())
+    for folder in (HERE, bundle.HERE):
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in (".py", ".html", ".css", ".js"):
+                found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def summary(built: Built) -> dict[str, Any]:
+    """Return what was built as JSON."""
+    board = built.board
+    return {
+        "site": str(built.site),
+        "index": str(built.site / "index.html"),
+        "boards": len(board.tables),
+        "rows": len(board.rows()),
+        "refused": len(board.refused),
+        "withdrawn": len(board.withdrawn),
+        "files_made": built.written,
+        "files_kept": built.kept,
+    }

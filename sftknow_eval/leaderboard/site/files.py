@@ -1,0 +1,128 @@
+"""A site's folder: written beside the earlier one, then put in its place as a whole.
+
+Pages whose inputs did not change are linked over from the earlier site instead of being
+rendered again. `site.json` lists every file with the digest of its inputs; it is written last, and
+its presence is what says that a folder is a site of ours and may be replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sftknow_eval.artifacts import read_json
+from sftknow_eval.errors import SettingsError
+
+SITE_NAME = "site.json"
+FORMAT = "sftknow-site/1"
+
+
+class SiteFolder:
+    """Collects the files of a site in a folder beside `out`, and puts it there at the end.
+
+    Attributes:
+        written: files that were rendered or copied in this build.
+        kept: files taken over from the earlier site.
+    """
+
+    def __init__(self, out: Path, fresh: bool = False) -> None:
+        self.out = out
+        self._partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+        self._before: dict[str, list[Any]] = {} if fresh else earlier_files(out)
+        self._files: dict[str, list[Any]] = {}
+        self.written = 0
+        self.kept = 0
+
+    def __enter__(self) -> SiteFolder:
+        self._partial.mkdir(parents=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+    def keep(self, *names: str, key: str) -> bool:
+        """Take files over from the earlier site if all were made from the inputs `key`."""
+        if any(not self._same(name, key) for name in names):
+            return False
+        for name in names:
+            path = self._place(name)
+            os.link(self.out / name, path)
+            self._files[name] = self._before[name]
+        self.kept += len(names)
+        return True
+
+    def text(self, name: str, key: str, content: Callable[[], str]) -> None:
+        """Write a text file, or take it over when its inputs are the same."""
+        if not self.keep(name, key=key):
+            self.add(name, content().encode(), key)
+
+    def add(self, name: str, content: bytes, key: str) -> None:
+        """Write a file."""
+        self._place(name).write_bytes(content)
+        self._files[name] = [key, len(content)]
+        self.written += 1
+
+    def copy(self, name: str, source: Path, key: str) -> None:
+        """Copy a file into the site."""
+        path = self._place(name)
+        shutil.copyfile(source, path)
+        self._files[name] = [key, path.stat().st_size]
+        self.written += 1
+
+    def _place(self, name: str) -> Path:
+        path = self._partial / name
+        if ".." in Path(name).parts or name in self._files:
+            raise SettingsError(f"The site cannot hold a file '{name}' (twice, or outside of it).")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _same(self, name: str, key: str) -> bool:
+        known = self._before.get(name)
+        if known is None or known[0] != key:
+            return False
+        try:
+            return bool((self.out / name).stat().st_size == known[1])
+        except OSError:
+            return False
+
+    def _finish(self) -> None:
+        index = {"format": FORMAT, "files": self._files}
+        (self._partial / SITE_NAME).write_text(json.dumps(index, sort_keys=True, indent=0))
+        previous = self.out.with_name(f".{self.out.name}.{os.getpid()}.previous")
+        with contextlib.suppress(FileNotFoundError):
+            self.out.rename(previous)
+        self._partial.rename(self.out)
+        shutil.rmtree(previous, ignore_errors=True)
+
+
+def earlier_files(out: Path) -> dict[str, list[Any]]:
+    """Return name -> [digest of inputs, bytes] of the site at `out`; empty when there is none.
+
+    Raises:
+        SettingsError: `out` holds something that is not a site, which must not be replaced.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return {}
+    found = read_json(out / SITE_NAME) if (out / SITE_NAME).is_file() else None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise SettingsError(
+            f"{out} exists and is not a site built by `sftknow board build` (it has no {SITE_NAME} "
+            f"of format {FORMAT}), so it is not replaced. Give another --out, or remove it."
+        )
+    files = found.get("files")
+    return files if isinstance(files, dict) else {}
