@@ -17,6 +17,7 @@ class Cell:
     Attributes:
         text: what it says.
         note: smaller, behind the text: an interval, a count.
+        beside: smaller still, a value from elsewhere to compare with.
         tone: colours the text; what it means must be in the words too.
         href: where the text leads.
         sort: the number to sort by, where the text is not one.
@@ -29,10 +30,12 @@ class Cell:
     href: str = ""
     sort: float | None = None
     title: str = ""
+    beside: str = ""
 
     def plain(self) -> str:
         """Return the cell as plain text."""
-        return f"{self.text} ({self.note})" if self.note else self.text
+        more = "; ".join(part for part in (self.note, self.beside) if part)
+        return f"{self.text} ({more})" if more else self.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,10 +65,7 @@ def _overview(
         rows.append(cells)
     first = comparison.pair(several[0].label).domains
     base = [Cell("the base"), Cell("base"), Cell(""), Cell("")]
-    base += [
-        estimate(first[domain].mean.other if domain in first else None)
-        for domain in DOMAINS
-    ]
+    base += [estimate(first[domain].mean.other if domain in first else None) for domain in DOMAINS]
     columns = [
         *(Column("model", numeric=False), Column("what it is", numeric=False)),
         *map(Column, ("known to the base", "lost of known")),
