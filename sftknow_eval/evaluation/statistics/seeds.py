@@ -190,26 +190,21 @@ def _spread(
 
     All seeds are asked the same facts, so that hard facts are hard for all of them and do not make
     seeds differ. By chance is what remains of each answer when the mean of its fact and of its
-    seed is taken away, added up over clusters. The rest is the variance between seeds of a
-    random-effects model.
+    seed is taken away, added up over clusters. What is left of the variance is that between seeds
+    in a random-effects model, which for equal errors is this difference whatever the estimator.
 
-    Source: DerSimonian and Laird, Controlled Clinical Trials 7 (1986), by statsmodels.
+    Source: DerSimonian and Laird, Controlled Clinical Trials 7 (1986), 177.
     """
     n_seeds = len(scores_S)
     if n_seeds < 2:
         return None, None, None
-    from statsmodels.stats.meta_analysis import combine_effects
-
     rest_SF = values_SF - values_SF.mean(axis=0)
     rest_SF = (rest_SF - _at_facts(rest_SF @ weight_F, weight_F)) * weight_F
     rest_GS = cluster_sums(rest_SF.T, cluster_F)
     n_clusters = len(rest_GS)
     chance = float((rest_GS**2).sum()) / (n_seeds - 1) * n_clusters / max(n_clusters - 1, 1)
     between = float(scores_S.std(ddof=1))
-    if chance == 0:
-        return between, 0.0, between
-    found = combine_effects(scores_S, np.full(n_seeds, chance), method_re="chi2")
-    return between, math.sqrt(chance), math.sqrt(max(float(found.tau2), 0.0))
+    return between, math.sqrt(chance), math.sqrt(max(between**2 - chance, 0.0))
 
 
 def _at_facts(offset_S: np.ndarray, weight_F: np.ndarray) -> np.ndarray:
