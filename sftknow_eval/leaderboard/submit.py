@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from sftknow_eval.leaderboard.base_store import BaseStore
 from sftknow_eval.leaderboard.config_in import strategy_config
 from sftknow_eval.leaderboard.contained import sha256
 from sftknow_eval.leaderboard.contamination import training_lines
+from sftknow_eval.leaderboard.crosscheck import cross_faults
 from sftknow_eval.leaderboard.evidence import (
     Evidence,
     evidence_path,
@@ -34,6 +36,7 @@ from sftknow_eval.leaderboard.manifest import (
     Manifest,
     SeedRun,
     TrainingData,
+    read_manifest,
 )
 from sftknow_eval.leaderboard.manifest_parts import (
     Asking,
@@ -46,7 +49,7 @@ from sftknow_eval.leaderboard.manifest_parts import (
 )
 from sftknow_eval.leaderboard.material import RowMaterial, SeedMaterial
 from sftknow_eval.leaderboard.recount import seed_counts
-from sftknow_eval.leaderboard.verify import SUBMISSIONS, Verifier, verify
+from sftknow_eval.leaderboard.verify import SUBMISSIONS, Verifier, submission_folders
 from sftknow_eval.mastery.facts import Domain, Fact
 
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
@@ -81,7 +84,7 @@ class Declaration:
 def submit_row(
     root: Path, material: RowMaterial, store: BaseStore, declaration: Declaration
 ) -> Path:
-    """Write the submission of one row and verify it; return its folder.
+    """Write the submission of one row, if it would not be refused; return its folder.
 
     Raises:
         SubmissionError: it would be refused, for the reasons given; nothing is left.
@@ -93,20 +96,16 @@ def submit_row(
         raise SettingsError(
             f"There is a row '{row}' already, and rows are not changed. Name this one with --run."
         )
-    elsewhere = _known_outputs(root)
+    others = _other_manifests(root)
+    elsewhere = _known_outputs(others)
     with atomic_folder(folder) as partial:
         runs = [_seed_run(partial, seed, store, declaration, elsewhere) for seed in material.seeds]
         manifest = _manifest(material, store, declaration, runs)
         write_json(partial / MANIFEST_NAME, manifest.model_dump(mode="json"))
-        found = Verifier(root).verdict(partial, at=row)
-        if found.reasons:
-            raise SubmissionError(f"{row} would be refused: {'; '.join(found.reasons)}")
-    verdict = verify(folder, root)[0]
-    if verdict.reasons:
-        raise SubmissionError(
-            f"{folder} was written and is refused: {'; '.join(verdict.reasons)}. Remove it, or "
-            "submit it under the name of the row that it repeats."
-        )
+        reasons = Verifier(root).verdict(partial, at=row).reasons
+        reasons = reasons or tuple(cross_faults([*others, manifest]).get(row, ()))
+        if reasons:
+            raise SubmissionError(f"{row} would be refused: {'; '.join(reasons)}.")
     return folder
 
 
@@ -299,14 +298,19 @@ def _training(folder: Path, seed: SeedMaterial, declaration: Declaration) -> Tra
     )
 
 
-def _known_outputs(root: Path) -> dict[str, tuple[str, Origin]]:
+def _other_manifests(root: Path) -> list[Manifest]:
+    """Return the manifests that are there; those that cannot be read are not ours to report."""
+    found = []
+    for folder in submission_folders(root, root):
+        with contextlib.suppress(SubmissionError):
+            found.append(read_manifest(folder))
+    return found
+
+
+def _known_outputs(manifests: Sequence[Manifest]) -> dict[str, tuple[str, Origin]]:
     """Return, by digest of outputs, whose they are and which row's seed has them first."""
     found: dict[str, tuple[str, Origin]] = {}
-    for path in sorted((root / SUBMISSIONS).glob(f"*/*/*/*/{MANIFEST_NAME}")):
-        try:
-            manifest = Manifest.model_validate_json(path.read_bytes())
-        except ValidationError:
-            continue  # not ours to report here
+    for manifest in manifests:
         for run in manifest.seeds:
             if run.outputs and run.same_as is None:
                 origin = Origin(row=manifest.row, seed=run.seed)
