@@ -143,7 +143,7 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         now = self._asked(panel, given)
         found = measured(state.global_step, panel, self._before, now)
         self.measurements.append(found)
-        self._log(state, found.metrics())
+        self._log(state, control, found.metrics())
         share = found.lost_share(self._limit_strata)
         # Before the first step, what is not answered is the form that is not known yet.
         beyond = state.global_step > 0 and self._max_lost is not None
@@ -157,7 +157,7 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
                 100 * float(self._max_lost or 0),
             )
 
-    def _log(self, state: Any, metrics: dict[str, float]) -> None:
+    def _log(self, state: Any, control: Any, metrics: dict[str, float]) -> None:
         if self._trainer is None:
             if len(self.measurements) == 1:
                 logger.warning(
@@ -166,8 +166,11 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
                 )
             state.log_history.append({**metrics, "step": state.global_step})
             return
+        wanted = control.should_log
         # The base's method: that of TRL adds its own averages and begins them anew.
         transformers.Trainer.log(self._trainer, dict(metrics))
+        # Logging takes back the request for the trainer's own entry of this step.
+        control.should_log = wanted
 
 
 def _check(

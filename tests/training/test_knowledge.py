@@ -126,6 +126,8 @@ def test_a_plain_trainer_logs_what_is_kept_and_lost(material: Material, tmp_path
         assert found.metrics().items() <= entry.items()
     history = [entry for entry in trainer.state.log_history if "knowledge/lost_share" in entry]
     assert len(history) == 4
+    # The trainer's own entries are all there, those of the measured steps too.
+    assert [e["step"] for e in trainer.state.log_history if "loss" in e] == [1, 2, 3, 4, 5, 6]
     # The base masters what it was probed to master, so there is something to lose.
     before = watch.measurements[0].strata[4]
     assert before.kept + before.lost >= 4
