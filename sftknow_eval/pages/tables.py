@@ -111,7 +111,7 @@ def _escaped(text: str) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a share as percent without the sign; a dash where there is none."""
-    return MISSING if value is None else f"{100 * value:.{digits}f}"
+    return MISSING if value is None else f"{100 * value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def share(entry: Mapping[str, Any] | None, digits: int = 1) -> Cell:

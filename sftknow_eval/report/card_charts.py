@@ -137,7 +137,7 @@ def curve_chart(
     shown = [dict(row) | {key: 100 * row[key] for key in ("value", "low", "high")} for row in rows]
     # The square root gives room to the small ratios, of which there are most.
     base = alt.Chart(alt.Data(values=shown)).encode(
-        x=alt.X(f"{x}:Q", title=title).scale(type="sqrt"),
+        x=alt.X(f"{x}:Q", title=title, axis=alt.Axis(values=_places(rows, x))).scale(type="sqrt"),
         color=alt.Color("series:N", scale=scale(names, SERIES), legend=legend()),
     )
     spread = base.mark_area(opacity=0.14).encode(y="low:Q", y2="high:Q")
@@ -152,6 +152,12 @@ def curve_chart(
         mark = alt.Chart(alt.Data(values=[{x: chosen}])).encode(x=f"{x}:Q")
         layers.insert(0, mark.mark_rule(strokeDash=[4, 4], color=var("muted")))
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
+
+
+def _places(rows: Sequence[Mapping[str, Any]], x: str) -> list[float]:
+    """Return where to write numbers on an axis that has few places."""
+    known = sorted({round(row[x], 1) for row in rows})
+    return [place for i, place in enumerate(known) if i == 0 or place >= 1]
 
 
 def places_chart(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from sftknow_eval.report.study_read import PLAIN, Study, paper
@@ -32,6 +32,7 @@ class Effect:
         paper: the paper's size of it; `sign` is its direction where it gives no number.
         value: as measured; None where it could not be, with the reason in `why`.
         seeds: whether the interval covers the spread between draws.
+        p: of the hypothesis that there is no effect; `p_holm` adjusted within the finding.
     """
 
     what: str
@@ -43,6 +44,8 @@ class Effect:
     unit: Unit = "points"
     seeds: bool = True
     why: str = ""
+    p: float | None = None
+    p_holm: float | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -82,7 +85,7 @@ class Finding:
 
 def findings(study: Study) -> list[Finding]:
     """Return the paper's findings as the study shows them."""
-    return [
+    found = [
         _more_data(study),
         _stratum(study),
         _token_drift(study),
@@ -91,6 +94,16 @@ def findings(study: Study) -> list[Finding]:
         _restoring(study, 60.0, "restoring-60", "Restoring 60% destroys the model"),
         _strategy(study),
     ]
+    return [_adjusted(finding) for finding in found]
+
+
+def _adjusted(finding: Finding) -> Finding:
+    """Adjust the p-values of a finding's effects by Holm."""
+    from sftknow_eval.evaluation.statistics.significance import holm
+
+    values = holm([effect.p for effect in finding.effects])
+    pairs = zip(finding.effects, values, strict=True)
+    return replace(finding, effects=tuple(replace(effect, p_holm=p) for effect, p in pairs))
 
 
 def _effect(what: str, reported: float, found: Difference | None) -> Effect:
@@ -99,7 +112,7 @@ def _effect(what: str, reported: float, found: Difference | None) -> Effect:
     if found is None:
         return Effect(what, sign, reported / 100, why="these runs are not in the study")
     bounds = found.value, found.low, found.high
-    return Effect(what, sign, reported / 100, *bounds, seeds=found.over_seeds)
+    return Effect(what, sign, reported / 100, *bounds, seeds=found.over_seeds, p=found.p)
 
 
 def _more_data(study: Study) -> Finding:
@@ -165,10 +178,12 @@ def _drift_effect(
     differences = np.array([one[name] - other[name] for name in both])
     if not differences.any():
         return Effect(what, sign, None, 0.0, 0.0, 0.0, unit="nats", seeds=False)
-    interval = ttest_1samp(differences, 0).confidence_interval()
+    test = ttest_1samp(differences, 0)
+    interval = test.confidence_interval()
     value = float(differences.mean())
     bounds = float(interval.low), float(interval.high)
-    return Effect(what, sign, None, value, *bounds, unit="nats", seeds=False)
+    p = float(test.pvalue)
+    return Effect(what, sign, None, value, *bounds, unit="nats", seeds=False, p=p)
 
 
 def fact_drift(study: Study, stratum: Any, n: Any) -> dict[str, float]:
@@ -218,7 +233,8 @@ def _drift_and_knowledge(study: Study) -> Finding:
     found = pearsonr(*ranks)
     bounds = found.confidence_interval()
     low, high = (float(b) if math.isfinite(b) else None for b in (bounds.low, bounds.high))
-    effect = Effect(what, -1, None, float(found.statistic), low, high, unit="")
+    p = float(found.pvalue)
+    effect = Effect(what, -1, None, float(found.statistic), low, high, unit="", p=p)
     return Finding("drift-knowledge", claim, (effect,))
 
 

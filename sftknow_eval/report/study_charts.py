@@ -38,7 +38,8 @@ def _lines(
     )
     layers = []
     if "low" in keys:
-        layers.append(base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q"), y2="high:Q"))
+        band = 0.14 if len(names) < 4 else 0.07
+        layers.append(base.mark_area(opacity=band).encode(y=alt.Y("low:Q"), y2="high:Q"))
     if ordered:
         layers.append(base.mark_line().encode(y=y))
     tips = ["series:N", x.shorthand, *(alt.Tooltip(f"{k}:Q", format=".2f") for k in keys)]
@@ -76,7 +77,7 @@ def over_sizes(study: Study) -> list[Figure]:
 
 def _sizes_axis(study: Study) -> alt.X:
     axis = alt.Axis(values=study.sizes, grid=False)
-    return alt.X("n:Q", title=_SIZE, axis=axis).scale(type="log")
+    return alt.X("n:Q", title=_SIZE, axis=axis).scale(type="log", nice=False, padding=16)
 
 
 def _accuracy_axis() -> alt.Y:
@@ -129,7 +130,9 @@ def restoration(study: Study) -> list[Figure]:
             rows = curves(study, domain, n)
             if not rows:
                 continue
-            x = alt.X("ratio:Q", title="weights given back, percent").scale(type="sqrt")
+            axis = alt.Axis(values=sorted({row["ratio"] for row in rows}))
+            x = alt.X("ratio:Q", title="weights given back, percent", axis=axis)
+            x = x.scale(type="sqrt")
             title = f"Restoration after training on {n:,} facts, {name}"
             words = spoken({f"{r['series']} at {r['ratio']:g}%": 100 * r["value"] for r in rows})
             caption = "By the stratum trained on; bands are 95% intervals over facts."

@@ -58,11 +58,14 @@ def strata_counts(study: Study) -> list[Table]:
     columns_ = [Column("facts", numeric=False), *_STRATA_HEADS, Column("all")]
     note = f"Facts and their share; beside it the share that the paper reports for {MODEL}."
     first = Table(
-        "table-1", f"Facts by stratum, {study.bases[0]['name']}", columns_, rows[study.main]
+        "table-1",
+        f"Table 1: facts by stratum, {study.bases[0]['name']}",
+        columns_,
+        rows[study.main],
     )
     tables = [_with_note(first, note)]
     for base in study.bases[1:]:
-        caption = f"Facts by stratum, {base['name']}"
+        caption = f"Table 8: facts by stratum, {base['name']}"
         tables.append(
             Table(f"table-8-{base['id']}", caption, columns_, rows[base["id"]], note=note)
         )
@@ -83,7 +86,7 @@ def paper_strata() -> Table:
             shares = [Cell(f"{n:,}", f"{100 * n / sum(counts):.1f}%") for n in counts]
             rows.append([Cell(f"{model}, {key.replace('_', ' ')}"), *shares, count(sum(counts))])
     columns = [Column("base and facts", numeric=False), *_STRATA_HEADS, Column("all")]
-    return Table("table-8-paper", "The paper's bases, as reported", columns, rows)
+    return Table("table-8-paper", "Table 8 in the paper: its bases, as reported", columns, rows)
 
 
 def accuracy(study: Study, base: str, ident: str, model: str) -> list[Table]:
@@ -108,7 +111,9 @@ def accuracy(study: Study, base: str, ident: str, model: str) -> list[Table]:
         if not rows:
             continue
         columns = [Column("trained on", numeric=False), *_STRATA_HEADS, Column("mean")]
-        caption = f"Accuracy after training on {study.large:,} facts of one stratum, {name}"
+        caption = (
+            f"Table 2: accuracy after training on {study.large:,} facts of one stratum, {name}"
+        )
         note = (
             "Percent, mean over draws with 95% intervals over draws and facts; the paper's are "
             f"of {model} and 1,920 facts."
@@ -134,7 +139,7 @@ def strategies(study: Study) -> list[Table]:
     rows = []
     for key in cells:
         strategy, stratum, n = key
-        entry = study.over_seeds(strategy, stratum, n) or {}
+        entry = study.over_seeds(strategy, stratum, n) or _of_base(study, strategy)
         there = found.get(names.get(strategy, ""), {})
         row = [Cell(strategy), Cell(MISSING if stratum is None else str(stratum))]
         row.append(Cell(MISSING) if n is None else count(n))
@@ -156,7 +161,7 @@ def strategies(study: Study) -> list[Table]:
         "many facts of the same stratum, in points; p adjusted by Holm over the table. The "
         f"paper's values are those of {MODEL}'s best cell, which it chose on test facts."
     )
-    return [Table("table-7", "Strategies and controls", columns, rows, note=note)]
+    return [Table("table-7", "Table 7: strategies and controls", columns, rows, note=note)]
 
 
 def _cells(study: Study) -> list[tuple[str, Any, Any]]:
@@ -167,7 +172,16 @@ def _cells(study: Study) -> list[tuple[str, Any, Any]]:
         if run["n"] == study.large or run["n"] is None or run["strategy"] in order:
             found[run["strategy"], run["stratum"], run["n"]] = None
     seeds = {(e["strategy"], e["stratum"], e["n"]) for e in study.comparison.get("seeds", ())}
-    return [key for key in found if key in seeds]
+    return [key for key in found if key in seeds or key[0] == "base"]
+
+
+def _of_base(study: Study, strategy: str) -> dict[str, Any]:
+    """Return the base's own scores in the shape of a summary over seeds."""
+    for run in study.runs(strategy) if strategy == "base" else ():
+        if (scores := study.scores(run)) is not None:
+            nothing = {"lost_of_known": None, "gained_of_unknown": None}
+            return {d: nothing | {"mean": scores[d]["alias_acc"]["mean"]} for d in DOMAINS}
+    return {}
 
 
 def _differences(
@@ -251,7 +265,8 @@ def findings_table(found: Sequence[Finding]) -> Table:
     note = (
         "Shown: the 95% interval of the effect lies wholly on the paper's side of zero. Not shown: "
         "wholly on the other side, or it reaches zero and not the size that the paper reports. "
-        "Cannot tell: neither."
+        "Cannot tell: neither. The intervals stand each for itself; p-values in the tables of "
+        "effects are adjusted by Holm."
     )
     return Table("findings", "The paper's findings in this study", columns, rows, note=note)
 
@@ -260,35 +275,31 @@ def effects_table(finding: Finding) -> Table:
     """Return the effects of one finding."""
     rows = []
     for effect in finding.effects:
-        scale = 100 if effect.unit == "points" else 1
-        digits = 1 if effect.unit == "points" else 3
-
-        def shown(value: float | None, scale: int = scale, digits: int = digits) -> str:
-            if value is None:
-                return MISSING
-            return f"{scale * value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-        one = "" if effect.seeds else "one draw or facts only"
-        between = effect.low is not None
+        size = _sized(effect.paper, effect.unit)
+        if effect.paper is None:
+            size = "up" if effect.sign > 0 else "down"
+        bounds = (_sized(bound, effect.unit) for bound in (effect.low, effect.high))
+        note = " to ".join(bounds) if effect.low is not None else effect.why
         rows.append(
             [
-                Cell(effect.what, one),
-                Cell(
-                    shown(effect.paper)
-                    if effect.paper is not None
-                    else ("up" if effect.sign > 0 else "down")
-                ),
-                Cell(
-                    shown(effect.value),
-                    f"{shown(effect.low)} to {shown(effect.high)}" if between else effect.why,
-                ),
+                Cell(effect.what, "" if effect.seeds or effect.value is None else "one draw"),
+                Cell(size),
+                Cell(_sized(effect.value, effect.unit), note),
+                p_value(effect.p_holm),
                 Cell(effect.verdict, tone=_TONES.get(effect.verdict, "")),
             ]
         )
     units = {effect.unit for effect in finding.effects} - {""}
     columns = [
-        Column("effect", numeric=False),
-        *(Column("paper"), Column("here"), Column("verdict", numeric=False)),
+        *(Column("effect", numeric=False), Column("paper"), Column("here"), Column("p (Holm)")),
+        Column("verdict", numeric=False),
     ]
     unit = f" (in {units.pop()})" if units else ""
     return Table(f"effects-{finding.id}", f"{finding.claim}{unit}", columns, rows)
+
+
+def _sized(value: float | None, unit: str) -> str:
+    """Return an effect with its sign, in its unit."""
+    if value is None or unit == "points":
+        return points(value)
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")

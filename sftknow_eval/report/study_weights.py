@@ -38,7 +38,7 @@ def concentration(study: Study) -> list[Table]:
             rows.append([Cell(f"{n:,} facts of stratum {s}"), *cells])
     columns = [Column("trained on", numeric=False), *(Column(f"top {top}%") for top in tops)]
     note = f"Percent, exact. The paper's: {MODEL}, 240 and 1,920 facts."
-    caption = "Share of all relative change that the most changed weights hold"
+    caption = "Table 3: share of all relative change that the most changed weights hold"
     return [Table("table-3", caption, columns, rows, note=note)] if rows else []
 
 
@@ -72,7 +72,7 @@ def restoration(study: Study) -> list[Table]:
             "Percent on test facts, one draw, with 95% intervals over facts. The ratio is chosen "
             f"on dev facts. The paper's: {MODEL}, 240 and 1,920 facts."
         )
-        caption = f"Accuracy (mean of the strata), {name}, by share of weights given back"
+        caption = f"Table 4: accuracy (mean of the strata), {name}, by share of weights given back"
         tables.append(Table(f"table-4-{domain}", caption, columns, rows, note=note))
     return tables
 
@@ -123,7 +123,7 @@ def other_tasks(study: Study) -> list[Table]:
         "Percent, with 95% intervals from the task's standard error. The study's task is an "
         "invented one that is not about facts; the paper's rows are other tasks, as reported."
     )
-    caption = "Other tasks, by share of weights given back"
+    caption = "Table 5: other tasks, by share of weights given back"
     return [Table("table-5", caption, columns, rows, note=note)]
 
 
@@ -169,7 +169,7 @@ def training_set(study: Study) -> list[Table]:
             rows.append([Cell(f"{n:,} facts of stratum {s}"), *cells])
     columns = [Column("trained on", numeric=False), *(Column(f"{ratio}%") for ratio in ratios)]
     note = f"Percent, one draw, with 95% intervals. The paper's: {MODEL}, 240 and 1,920 facts."
-    caption = "Accuracy on the facts that were trained on, by share of weights given back"
+    caption = "Table 6: accuracy on the facts that were trained on, by share of weights given back"
     return [Table("table-6", caption, columns, rows, note=note)] if rows else []
 
 
@@ -212,7 +212,7 @@ def places(study: Study) -> list[Table]:
             Column(what, numeric=False),
             *map(Column, ("of the restored weights", "of all weights", "over its size")),
         ]
-        caption = f"Where the {SHOWN:g}% most changed weights are, by {what}"
+        caption = f"Table {number}: where the {SHOWN:g}% most changed weights are, by {what}"
         tables.append(Table(f"table-{number}", caption, columns, rows, note=note))
     return tables
 
@@ -243,7 +243,7 @@ def layer_ranges(study: Study) -> list[Table]:
         "Percent, in-domain mean of the strata with 95% intervals: of one draw where layers are "
         "given back, over all draws where none is."
     )
-    caption = "Accuracy with all weights of some layers given back"
+    caption = "Table 11: accuracy with all weights of some layers given back"
     return [Table("table-11", caption, columns, rows, note=note), _paper_ranges()] if rows else []
 
 
@@ -255,4 +255,4 @@ def _paper_ranges() -> Table:
         for name, values in there.items()
         if name != "layers"
     ]
-    return Table("table-11-paper", f"The same in the paper: {MODEL}, 240 facts", columns, rows)
+    return Table("table-11-paper", f"Table 11 in the paper: {MODEL}, 240 facts", columns, rows)
