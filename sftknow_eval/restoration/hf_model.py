@@ -18,7 +18,6 @@ from unittest import mock
 
 import torch
 from lm_eval.api.registry import register_model
-from lm_eval.models.huggingface import HFLM
 from safetensors import safe_open
 from transformers import core_model_loading, modeling_utils
 
@@ -26,6 +25,7 @@ from sftknow_eval.errors import CheckpointError, SettingsError
 from sftknow_eval.models import locate_model
 from sftknow_eval.restoration.canary import Expectation, Rows
 from sftknow_eval.restoration.ended import EndedEngine
+from sftknow_eval.restoration.greedy import GreedyHF
 from sftknow_eval.restoration.on_load import Blender, Choice, LoadReport
 
 NAME = "sftknow-hf"
@@ -67,7 +67,7 @@ def blended_loading(blender: Callable[[Any], Blender]) -> Iterator[list[Any]]:
 
 
 @register_model(NAME)
-class RestoredHF(HFLM):  # type: ignore[misc]
+class RestoredHF(GreedyHF):
     """A fine-tune with weights given back to its base.
 
     Args:
