@@ -1,289 +1,257 @@
-"""The demo: the whole measurement in small, each step a command that a user could type.
+"""The demo: the mini-world's study, and in plain words what it shows beside the paper's findings.
 
-The steps run as processes of their own (one step's memory and settings end with it) through
-the same command line that a user has. A step that is finished, with the same command and the
-same steps before it, is not run again.
+`sftknow demo` is `sftknow study` with a configuration of the package. What is said about the
+results is read from the study's files, agreeable or not.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
 import shlex
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from sftknow_eval import __version__
-from sftknow_eval.artifacts import digest, read_json, write_json
-from sftknow_eval.record import TrainingRecord
+from sftknow_eval.artifacts import read_json
+from sftknow_eval.errors import SettingsError
 
-Size = Literal["tiny", "demo"]
+Size = Literal["demo", "quick", "full"]
 
-# Names in the demo's folder.
-WORLD, PROBE, FINETUNED, EVALUATION = "world", "probe", "finetuned", "eval"
-RESTORATION, DRIFT = "restoration", "drift"
-_JOURNAL = "demo.json"
-_DOMAINS = {"id": "In-domain", "ood": "Out-of-domain"}
-# Nothing is downloaded or reported; the models here are too small to gain from threads.
-_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+_FILES = {"demo": "demo.yaml", "quick": "demo-quick.yaml", "full": "demo-full.yaml"}
+_PLAIN = "sft_divided"
+_AT = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of the demo.
+def demo_config(size: Size = "demo") -> Path:
+    """Return the configuration of a demo: in a wheel in the package, else beside it.
 
-    Attributes:
-        title: what it does, for a reader.
-        command: what a user would type.
-        result: a file that is there once the step is finished.
-        shows_results: it prints what the demo is about, so it is run again for that; what it
-            shows is kept, and comes at once.
+    Raises:
+        SettingsError: it is missing.
     """
-
-    title: str
-    command: str
-    result: Path
-    shows_results: bool = False
-
-
-def demo_steps(out: Path, size: Size = "demo", seed: int = 0) -> list[Step]:
-    """Return the steps of the demo in the folder `out`.
-
-    The fine-tune takes stratum 0: facts that the base does not know, as in the common wish to
-    teach a model something new. Learning rate and batch are those that suit the mini-world.
-    """
-    world, probe, finetuned, results = _quoted(out, WORLD, PROBE, FINETUNED, EVALUATION)
-    restoration, drift = _quoted(out, RESTORATION, DRIFT)
-    n = 240 if size == "demo" else 24
-    given = f"--mastery {probe} --data {world}"
-    return [
-        Step(
-            "Make a small world: fictional facts, and a base model that read about them",
-            f"sftknow world --out {world} --size {size} --seed {seed}",
-            out / WORLD / "world.json",
-        ),
-        Step(
-            "Probe the base: how often 210 samples name the answer makes a fact's stratum, 0 to 4",
-            f"sftknow probe {world}/base --data {world} --backend hf --out {probe}",
-            out / PROBE / "mastery.parquet",
-        ),
-        Step(
-            f"Fine-tune on {n} facts that the base never recalled (stratum 0)",
-            f"sftknow train {world}/base {given} --stratum 0 --n {n} --draw {seed} "
-            f"--learning-rate 1e-3 --out {finetuned}",
-            out / FINETUNED / "sftknow.json",
-        ),
-        Step(
-            "Ask base and fine-tune the test facts, by lm-eval with the tasks sftknow_cbqa",
-            f"sftknow eval {finetuned} --base {world}/base {given} --out {results}",
-            out / EVALUATION / "results.json",
-            shows_results=True,
-        ),
-        Step(
-            "Give the most changed weights back to the base, more and more, in one live engine",
-            f"sftknow sweep {world}/base {finetuned} {given} --batch-size 256 --out {restoration}",
-            out / RESTORATION / "sweep.json",
-            shows_results=True,
-        ),
-        Step(
-            "Which weights fine-tuning moved, and which of them went back",
-            f"sftknow drift weights {world}/base {finetuned} --out {drift}",
-            out / DRIFT / "change.json",
-        ),
-    ]
+    package = Path(__file__).resolve().parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if (path := folder / _FILES[size]).is_file():
+            return path
+    raise SettingsError(
+        f"The demo's configuration {_FILES[size]} is missing beside {package}. Install "
+        "sftknow-eval again."
+    )
 
 
-def _quoted(out: Path, *names: str) -> list[str]:
-    return [shlex.quote(str(out / name)) for name in names]
-
-
-class Journal:
-    """Which steps are finished; kept in the demo's folder.
-
-    A step counts as finished when it, and all before it, finished with the same commands and
-    version, and its result is there.
-    """
-
-    def __init__(self, out: Path, steps: Sequence[Step]) -> None:
-        self._path = out / _JOURNAL
-        self._steps = steps
-        self._keys = [
-            digest([__version__, *(step.command for step in steps[: i + 1])])
-            for i in range(len(steps))
-        ]
-        self._done: list[str] = read_json(self._path) if self._path.is_file() else []
-
-    def is_finished(self, number: int) -> bool:
-        """Return whether the step of this number need not be run."""
-        same = self._done[: number + 1] == self._keys[: number + 1]
-        return same and self._steps[number].result.exists()
-
-    def run(self, number: int) -> None:
-        """Run a step's command in a process of its own, on this terminal, and note its end.
-
-        Raises:
-            subprocess.CalledProcessError: it failed; its message has been shown.
-        """
-        only_shown = self.is_finished(number)
-        words = shlex.split(self._steps[number].command)[1:]
-        command = (sys.executable, "-m", "sftknow_eval", *words)
-        subprocess.run(command, env={**_ENVIRONMENT, **os.environ}, check=True)
-        if only_shown:
-            return
-        self._done = self._keys[: number + 1]
-        write_json(self._path, self._done)
-
-
-def summary(
-    results: Mapping[str, Any], record: TrainingRecord, swept: Mapping[str, Any]
-) -> list[str]:
-    """Return what the results show, in plain words, as paragraphs.
+def summary(root: Path) -> list[str]:
+    """Return what a study shows, as paragraphs.
 
     Args:
-        results: `results.json` of `sftknow eval`.
-        record: of the fine-tune's training.
-        swept: `sweep.json` of `sftknow sweep`.
+        root: the folder of a finished study.
     """
-    where = "all strata" if record.stratum == "all" else f"stratum {record.stratum}"
-    seen = [_seen(results, domain, name) for domain, name in _DOMAINS.items()]
+    index = read_json(root / "study.json")
+    comparison = index["comparison"]
+    seeds = read_json(root / comparison)["seeds"] if comparison else []
+    first = index["bases"][0]["id"]
+    seeds = [entry for entry in seeds if entry["base"] == first]
+    plain = [entry for entry in seeds if entry["strategy"] == _PLAIN]
+    found = [
+        *_over_n(plain),
+        *_over_strata(plain),
+        *_drift(root, index, first),
+        *_restored(root, index, first),
+        *_strategies(seeds),
+    ]
     return [
-        f"The fine-tune saw {record.n} facts of {where}, once. None of the facts below was "
-        "among them, and no out-of-domain relation.",
-        *[paragraph for paragraph in seen if paragraph],
-        _beside_the_paper(results),
-        _restored(swept),
-        "Not to be seen in one fine-tune: how accuracy changes with the number and the stratum "
-        "of the training facts, and how the output distribution moves.",
-        "Base and fine-tune are asked in different words: the base completes its relation's "
-        "best template, the fine-tune answers the question that it was trained to answer. A "
-        "fact known in one wording only counts as lost or gained too.",
-        f"All of this is a test bed: {_size(results)}fictional facts and a model made in "
-        "minutes. It shows how the measurement works and is no evidence about large models.",
+        *found,
+        "Base and fine-tunes are asked in different words: the base completes its relation's best "
+        "template, a fine-tune answers the question that it was trained to answer. A fact known "
+        "in one wording only counts as lost or gained too.",
+        "All of this is a test bed: fictional facts and a model made in minutes. It shows how the "
+        "measurement works and is no evidence about large models.",
     ]
 
 
-def _seen(results: Mapping[str, Any], domain: str, name: str) -> str:
-    changed = results["transitions"][domain]
-    whole = changed["all"]
-    known = whole["kept"] + whole["lost"]
-    if not whole["n"] or not known:
-        return f"{name}: the base knew none of {whole['n']} test facts." if whole["n"] else ""
-    before, after = (
-        results["scores"][model][domain]["alias_acc"]["mean"]["value"]
-        for model in ("base", "finetuned")
+def _mean(entry: Mapping[str, Any], domain: str = "id") -> float:
+    return float(entry["summary"]["domains"][domain]["mean"]["mean"])
+
+
+def _over_n(plain: list[dict[str, Any]]) -> list[str]:
+    """Compare the course of accuracy over the number of facts with finding 1."""
+    strata = sorted({entry["stratum"] for entry in plain})
+    lines = []
+    for stratum in strata:
+        course = sorted(
+            ((entry["n"], entry) for entry in plain if entry["stratum"] == stratum),
+            key=lambda pair: pair[0],
+        )
+        if len(course) > 1:
+            values = ", ".join(_tenths(_mean(entry)) for _, entry in course)
+            lines.append(f"stratum {stratum}: {values}")
+    if not lines:
+        return []
+    counts = sorted({entry["n"] for entry in plain})
+    falls = [s for s in strata if _falls(plain, s)]
+    verdict = (
+        f"Here it falls towards {counts[-1]} facts, by more than chance, for "
+        f"{_listed(f'stratum {s}' for s in falls)}"
+        if falls
+        else "Here no stratum's accuracy falls by more than chance may do"
     )
-    lost = _percent_with_interval(whole["lost_of_known"])
-    strata = [
-        f"{_percent(entry['lost_of_known']['value'])} in stratum {i}"
-        for i, entry in enumerate(changed["strata"])
-        if entry["lost_of_known"]["n"]
-    ]
-    return (
-        f"{name}: of {whole['n']:,} test facts the base knew {known}. The fine-tune kept "
-        f"{whole['kept']} of them and lost {whole['lost']} ({lost}): {', '.join(strata)}. It "
-        f"gained {whole['gained']} that the base did not know. Accuracy, as the mean of the "
-        f"strata, went from {_percent(before)} to {_percent(after)}."
-    )
-
-
-def _beside_the_paper(results: Mapping[str, Any]) -> str:
-    claim = (
-        "Beside the paper: in every fine-tune that it tabulates by stratum, the better the base "
-        "knew a stratum, the more of it the fine-tune answers."
-    )
-    return " ".join([claim, *(_rises(results, domain, name) for domain, name in _DOMAINS.items())])
-
-
-def _rises(results: Mapping[str, Any], domain: str, name: str) -> str:
-    strata = results["scores"]["finetuned"][domain]["alias_acc"]["strata"]
-    held = [(i, entry) for i, entry in enumerate(strata) if entry["n"]]
-    falls = [
-        (i, j, below["low"] > above["high"])
-        for (i, below), (j, above) in itertools.pairwise(held)
-        if above["value"] < below["value"]
-    ]
-    if len(held) < 2:
-        return f"{name}, too few strata hold facts here to tell."
-    if not falls:
-        return f"{name}, so it is here."
-    pairs = ", ".join(f"{j} below {i}" for i, j, _ in falls)
-    certain = any(clear for *_, clear in falls)
-    doubt = "" if certain else ", though by no more than chance may do with so few facts"
-    return f"{name}, it is not so here (stratum {pairs}){doubt}."
-
-
-def _restored(swept: Mapping[str, Any]) -> str:
-    claim = (
-        "With the most changed weights given back, the paper's damaged models gain at 20% and "
-        "are destroyed at 60%."
-    )
-    return " ".join([claim, *(_by_ratio(swept, domain, name) for domain, name in _DOMAINS.items())])
-
-
-def _by_ratio(swept: Mapping[str, Any], domain: str, name: str) -> str:
-    means = {
-        point["ratio"]: point["scores"][domain]["alias_acc"]["mean"]
-        for point in swept["points"]
-        if point["same_as"] is None
-    }
-    known = {ratio: mean for ratio, mean in means.items() if mean["value"] is not None}
-    if 0.0 not in known or len(known) < 2:
-        return f"{name}, there are too few scores here to tell."
-    before = known.pop(0.0)
-    last = max(known)
-    best = max(known, key=lambda ratio: (known[ratio]["value"], -ratio))
-    apart = known[best]["low"] > before["high"] or known[best]["high"] < before["low"]
-    doubt = "" if apart else ", by no more than chance may do with so few facts"
-    return (
-        f"{name}, accuracy here is {_tenths(before)} with nothing restored, "
-        f"{_tenths(known[best])} at best (at {best:g}%){doubt}, and {_tenths(known[last])} at "
-        f"{last:g}%."
-    )
-
-
-def _tenths(mean: Mapping[str, Any]) -> str:
-    return f"{100 * mean['value']:.1f}%"
-
-
-def _size(results: Mapping[str, Any]) -> str:
-    n = sum(results["transitions"][domain]["all"]["n"] for domain in _DOMAINS)
-    return f"{n:,} test questions about "
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f}%"
-
-
-def _percent_with_interval(share: Mapping[str, Any]) -> str:
-    return f"{_percent(share['value'])}, 95% interval {_percent(share['low'])} to " + _percent(
-        share["high"]
-    )
-
-
-def next_commands(out: Path, n: int) -> list[tuple[str, str]]:
-    """Return commands to go on with, as pairs of a purpose and what to type.
-
-    Args:
-        out: the demo's folder.
-        n: number of facts of its fine-tune.
-    """
-    world, probe, finetuned, results = _quoted(out, WORLD, PROBE, FINETUNED, EVALUATION)
     return [
-        ("what the base knows, by stratum, relation and template", f"sftknow mastery {probe}"),
+        "More facts. The paper: in-domain accuracy peaks at few training facts and falls with "
+        f"more, most for stratum 0. {verdict}. In-domain mean of strata for "
+        f"{_listed(map(str, counts))} facts; {'; '.join(lines)}."
+    ]
+
+
+def _falls(plain: list[dict[str, Any]], stratum: object) -> bool:
+    """Return whether the largest n is below the best smaller one, their intervals apart."""
+    course = sorted((e for e in plain if e["stratum"] == stratum), key=lambda e: int(e["n"]))
+    if len(course) < 2:
+        return False
+    best = max(course[:-1], key=_mean)
+    last, best_mean = (e["summary"]["domains"]["id"]["mean"] for e in (course[-1], best))
+    return bool(last["high"] < best_mean["low"])
+
+
+def _over_strata(plain: list[dict[str, Any]]) -> list[str]:
+    """Compare the strata at the largest n with finding 2."""
+    counts = sorted({entry["n"] for entry in plain})
+    last = [entry for entry in plain if counts and entry["n"] == counts[-1]]
+    if len(last) < 2:
+        return []
+    worst, best = min(last, key=_mean), max(last, key=_mean)
+    return [
+        "What is trained on. The paper: at 1,920 facts the stratum moves accuracy by 12.06 points; "
+        f"stratum 0 is worst, stratum 2 best. Here, at {counts[-1]} facts, it moves by "
+        f"{100 * (_mean(best) - _mean(worst)):.1f} points; stratum {worst['stratum']} is worst, "
+        f"stratum {best['stratum']} best."
+    ]
+
+
+def _drift(root: Path, index: Mapping[str, Any], base: str) -> list[str]:
+    """Compare the token drift over n with finding 3."""
+    values: dict[tuple[int, Any], list[float]] = {}
+    for run in index["runs"]:
+        if run["strategy"] == _PLAIN and run["base"] == base and run["token_drift"]:
+            report = read_json(root / run["token_drift"] / "token_drift.json")
+            value = report["protocol"]["kl_top10"]["mean"]
+            if value is not None:
+                values.setdefault((run["n"], run["stratum"]), []).append(value)
+    counts = sorted({n for n, _ in values})
+    if len(counts) < 2:
+        return []
+    by_n = [
+        [sum(v) / len(v) for (n, _), v in sorted(values.items(), key=str) if n == count]
+        for count in counts
+    ]
+    means = [sum(known) / len(known) for known in by_n]
+    course = "only rises" if means == sorted(means) else "does not only rise"
+    course = "only falls" if means == sorted(means, reverse=True) else course
+    listed = ", ".join(f"{mean:.3f} at {n}" for mean, n in zip(means, counts, strict=True))
+    return [
+        "Token drift. The paper: the divergence of answers falls from 60 to 240 facts, then rises, "
+        f"most for strata 0 and 1. Here, over all strata, it {course}: {listed} facts (nats)."
+    ]
+
+
+def _restored(root: Path, index: Mapping[str, Any], base: str) -> list[str]:
+    """Compare the restoration curves at the largest n with finding 4."""
+    swept = [
+        run
+        for run in index["runs"]
+        if run["strategy"] == _PLAIN and run["base"] == base and run["sweep"]
+    ]
+    if not swept:
+        return []
+    largest = max(int(run["n"]) for run in swept)
+    lines = []
+    for run in swept:
+        path = root / run["sweep"] / "test" / "sweep.json"
+        if int(run["n"]) != largest or not path.is_file():
+            continue
+        curve = _curve(read_json(path))
+        if 0.0 in curve and len(curve) > 1:
+            shown = [_tenths(curve[ratio]) for ratio in (0.0, _AT, max(curve)) if ratio in curve]
+            lines.append(
+                f"stratum {run['stratum']}: {', '.join(shown)} (chosen on dev: "
+                f"{run['chosen_ratio']:g}%)"
+            )
+    if not lines:
+        return []
+    return [
+        "Restored weights. The paper: giving the 20% most changed weights back helps every model "
+        "trained on 1,920 facts, 60% destroys all. Here, in-domain accuracy at "
+        f"{largest} facts with nothing, 20% and 60% restored; {'; '.join(lines)}."
+    ]
+
+
+def _curve(sweep: Mapping[str, Any]) -> dict[float, float]:
+    """Return the in-domain mean by ratio, also of ratios that gave the same model as others."""
+    means: dict[float, float] = {}
+    for point in sweep["points"]:
+        if point["same_as"] is None:
+            value = point["scores"]["id"]["alias_acc"]["mean"]["value"]
+        else:
+            value = means.get(point["same_as"])
+        if value is not None:
+            means[float(point["ratio"])] = value
+    return means
+
+
+def _strategies(seeds: list[dict[str, Any]]) -> list[str]:
+    """Set the strategies at the largest common n side by side, as finding 5 does."""
+    counts = sorted({e["n"] for e in seeds if e["strategy"] == _PLAIN and e["n"] is not None})
+    best: dict[str, dict[str, Any]] = {}
+    for entry in seeds:
+        if counts and entry["n"] == counts[-1]:
+            known = best.get(entry["strategy"])
+            if known is None or _mean(entry) > _mean(known):
+                best[entry["strategy"]] = entry
+    if len(best) < 2:
+        return []
+    ordered = sorted(best.values(), key=_mean, reverse=True)
+    listed = "; ".join(
+        f"{e['strategy']} {_tenths(_mean(e))} and {_tenths(_mean(e, 'ood'))}" for e in ordered
+    )
+    return [
+        "Strategies. The paper's best is SFT on one stratum with weights restored. Here, at "
+        f"{counts[-1]} facts, each on its best stratum, in-domain and out-of-domain: {listed}. The "
+        "report has the intervals; differences within them are none."
+    ]
+
+
+def _tenths(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def _listed(words: Iterable[str]) -> str:
+    *front, last = list(words)
+    return f"{', '.join(front)} and {last}" if front else last
+
+
+def next_commands(root: Path) -> list[tuple[str, str]]:
+    """Return commands to go on with, as pairs of a purpose and what to type."""
+    index = read_json(root / "study.json")
+    base = index["bases"][0]
+    world, mastery = _quoted(root / (base["data"] or "")), _quoted(root / base["mastery"])
+    path = _quoted(root / base["path"])
+    run = next(r for r in index["runs"] if r["kind"] == "training" and r["model"])
+    model = _quoted(root / run["model"])
+    return [
+        ("what the base knows, by stratum, relation and template", f"sftknow mastery {mastery}"),
         (
-            "another fine-tune: the same number of facts, from stratum 4",
-            f"sftknow train {world}/base --mastery {probe} --data {world} --stratum 4 "
-            f"--n {n} --learning-rate 1e-3 --out {finetuned}-4",
+            "one fine-tune beside its base, fact by fact",
+            f"sftknow eval {model} --base {path} --mastery {mastery} --data {world} --out eval-one",
         ),
-        ("and its evaluation", f"sftknow eval {finetuned}-4 --out {results}-4"),
+        (
+            "a fine-tune of your own: 120 facts of stratum 4",
+            f"sftknow train {path} --mastery {mastery} --data {world} --stratum 4 --n 120 "
+            "--learning-rate 1e-3 --out mine",
+        ),
         ("the tasks in plain lm-eval: first install them, once", "sftknow install-tasks"),
         (
             "then ask any model, as with any other task",
-            f"lm_eval --model hf --model_args pretrained={finetuned} --tasks sftknow_cbqa "
+            f"lm_eval --model hf --model_args pretrained={model} --tasks sftknow_cbqa "
             "--batch_size 32",
         ),
     ]
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

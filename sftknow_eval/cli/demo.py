@@ -1,78 +1,80 @@
-"""`sftknow demo`: the whole measurement on a small model made on the spot."""
+"""`sftknow demo`: the mini-world's study, from nothing to a report."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from sftknow_eval.study.study import Outcome
+
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything.")] = Path("demo-out"),
-    size: Annotated[
-        Literal["demo", "tiny"], typer.Option(help="demo: minutes; tiny: a quick look.")
-    ] = "demo",
-    seed: Annotated[int, typer.Option(help="Of the world and of the draw of facts.")] = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One stratum and draw: some minutes.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="With a second base model: twice the time.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; else one for each core.")
+    ] = None,
 ) -> None:
-    """Make a world, probe a base, fine-tune it, see which facts it lost, and restore weights.
+    """Make a world, probe a base, fine-tune it in many ways, and report what it forgot.
 
-    Each step is an ordinary command, shown before it runs. Finished steps are not run again.
+    A study like any other, of a configuration that comes with the package. Finished steps are
+    not done again.
     """
-    from sftknow_eval.demo import Journal, demo_steps
+    from sftknow_eval.cli.study import run_shown
+    from sftknow_eval.demo import demo_config
+    from sftknow_eval.errors import SettingsError
+    from sftknow_eval.study.study import read_plan
 
+    if quick and full:
+        raise SettingsError("Give one of --quick and --full.")
+    config = demo_config("quick" if quick else "full" if full else "demo")
     console = Console(highlight=False)
-    steps = demo_steps(out, size, seed)
-    journal = Journal(out, steps)
     console.print(f"The whole measurement in small; everything goes to {out}.", markup=False)
-    for number, step in enumerate(steps):
-        console.print(
-            Text(f"\n[{number + 1}/{len(steps)}] {step.title}", style="bold"), soft_wrap=True
-        )
-        console.print(Text(f"$ {step.command}", style="cyan"), soft_wrap=True)
-        if journal.is_finished(number) and not step.shows_results:
-            console.print("Finished before: reused.")
-            continue
-        began = time.monotonic()
-        try:
-            journal.run(number)
-        except subprocess.CalledProcessError as error:
-            console.print(
-                f"Step {number + 1} ended with exit code {error.returncode}. Finished steps are "
-                "kept: the same command goes on from here.",
-                style="red",
-            )
-            raise typer.Exit(error.returncode if error.returncode > 0 else 1) from None
-        console.print(f"({time.monotonic() - began:.0f} s)", style="dim")
-    _show_summary(console, out)
+    console.print(
+        Text(f"$ sftknow study {_shown(config)} --out {out}", style="cyan"), soft_wrap=True
+    )
+    outcome = run_shown(console, read_plan(config), out, workers)
+    _show_summary(console, outcome, out)
+    if outcome.failed:
+        raise typer.Exit(1)
 
 
-def _show_summary(console: Console, out: Path) -> None:
-    from sftknow_eval.artifacts import read_json
-    from sftknow_eval.demo import EVALUATION, FINETUNED, RESTORATION, next_commands, summary
-    from sftknow_eval.record import read_record
+def _shown(path: Path) -> Path:
+    """Return a path as one would type it from here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
-    record = read_record(out / FINETUNED)
-    assert record is not None
+
+def _show_summary(console: Console, outcome: Outcome, out: Path) -> None:
+    from sftknow_eval.demo import next_commands, summary
+
     console.print(Text("\nWhat is seen", style="bold"))
     width = min(console.width, 100) - 2
-    swept = read_json(out / RESTORATION / "sweep.json")
-    for paragraph in summary(read_json(out / EVALUATION / "results.json"), record, swept):
-        console.print(Text(textwrap.indent(textwrap.fill(paragraph, width), "  ") + "\n"))
+    for paragraph in summary(out):
+        filled = textwrap.fill(paragraph, width, break_on_hyphens=False)
+        console.print(Text(textwrap.indent(filled, "  ") + "\n"))
     console.print(Text(f"Everything is in {out}. To go on:", style="bold"))
     if not _is_on_path():
         activate = Path(sys.executable).parent / "activate"
         console.print(Text(f"  source {activate}", style="cyan"), soft_wrap=True)
-    for purpose, command in next_commands(out, record.n):
+    for purpose, command in next_commands(out):
         console.print(Text(f"  # {purpose}", style="dim"), soft_wrap=True)
         console.print(Text(f"  {command}", style="cyan"), soft_wrap=True)
+    for what, page in outcome.shown.items():
+        console.print(Text(f"{what}: {out / page}", style="bold"), soft_wrap=True)
 
 
 def _is_on_path() -> bool:

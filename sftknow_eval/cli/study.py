@@ -154,6 +154,8 @@ def _show_outcome(console: Console, outcome: Outcome, out: Path) -> None:
         markup=False,
         soft_wrap=True,
     )
+    for what, page in outcome.shown.items():
+        console.print(f"{what}: {out / page}", markup=False, soft_wrap=True)
     for title, entries in (("Left out", outcome.left_out), ("Failed", outcome.failed)):
         for name, reason in list(entries.items())[:_SHOWN]:
             console.print(f"{title}: {name}: {reason}", markup=False, soft_wrap=True)

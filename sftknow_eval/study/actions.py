@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sftknow_eval.artifacts import atomic_folder
-from sftknow_eval.study import comparing, making, measuring
+from sftknow_eval.study import comparing, making, measuring, showing
 from sftknow_eval.study.job import Job, Progress
 from sftknow_eval.study.step import INSIDE
 
@@ -35,6 +35,8 @@ _WHOLE: dict[str, Action] = {
     "null-row": measuring.null_row,
     "weights": measuring.weights,
     "statistics": comparing.statistics,
+    "report": showing.report,
+    "board": showing.board,
 }
 
 

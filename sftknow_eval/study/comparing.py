@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,11 @@ def statistics(job: Job) -> None:
     outcomes = _Outcomes(job.root)
     groups = _grouped(runs, _CELL)
     comparisons = []
-    with _set_aside():
+    with _set_aside() as set_aside:
         for number, members in enumerate(groups):
             job.progress("cells", number, len(groups))
+            outcomes.read(members)
+            set_aside()
             comparisons.append(_compared(job.settings, members, outcomes))
         strategies = _grouped(runs, ("strategy", *_CELL[:3]))
         seeds = [_over_draws(members, outcomes) for members in strategies]
@@ -38,15 +40,14 @@ def statistics(job: Job) -> None:
 
 
 @contextlib.contextmanager
-def _set_aside() -> Iterator[None]:
-    """Keep the garbage collector off what the worker has loaded.
+def _set_aside() -> Iterator[Callable[[], None]]:
+    """Yield what keeps the garbage collector off all that is loaded when it is called.
 
     statsmodels collects garbage in every correction for many tests, which takes a third of a
-    second once torch and TRL are loaded.
+    second with torch, TRL and a hundred runs' outcomes in memory.
     """
-    gc.freeze()
     try:
-        yield
+        yield gc.freeze
     finally:
         gc.unfreeze()
 
@@ -71,6 +72,12 @@ class _Outcomes:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._known: dict[tuple[str, str], list[Outcome]] = {}
+
+    def read(self, runs: Sequence[Mapping[str, Any]]) -> None:
+        """Read what runs, and the base beside them, answered."""
+        for run in runs:
+            self.of(run)
+        self.of(runs[0], "base")
 
     def of(self, run: Mapping[str, Any], model: str = "finetuned") -> list[Outcome]:
         """Return what a run, or the base beside it, answered."""

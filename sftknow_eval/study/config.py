@@ -212,6 +212,14 @@ class Statistics(Section):
     reference: str = "sft_divided"
 
 
+class Board(Section):
+    """A leaderboard of the study's own rows; what a submission declares."""
+
+    contact: str
+    licence: str = "CC0-1.0"
+    training_data: str
+
+
 class Study(Section):
     """The whole file."""
 
@@ -226,7 +234,7 @@ class Study(Section):
     other_tasks: tuple[OtherTask, ...] = ()
     statistics: Statistics = Statistics()
     report: bool = True
-    board: bool = False
+    board: Board | None = None
 
     @model_validator(mode="after")
     def _not_empty(self) -> Study:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sftknow_eval.artifacts import digest, installed_versions, read_json, write_json
 from sftknow_eval.study.config import OtherTask
-from sftknow_eval.study.plan import STATISTICS, Plan, Run
+from sftknow_eval.study.plan import BOARD, REPORT, STATISTICS, Plan, Run
 from sftknow_eval.study.step import INSIDE, Entry
 
 FORMAT = "sftknow-study/1"
@@ -39,6 +39,8 @@ def write_index(
         "runs": [_run(run, root, entries) for run in plan.runs.values()],
         "other_tasks": [_other(task, entries) for task in plan.study.other_tasks],
         "comparison": f"{STATISTICS}/comparison.json" if _done(entries, STATISTICS) else None,
+        "report": f"{REPORT}/index.html" if _done(entries, REPORT) else None,
+        "board": f"{BOARD}/site/index.html" if _done(entries, BOARD) else None,
         "costs": dict(costs),
         "versions": installed_versions(*_PACKAGES),
     }

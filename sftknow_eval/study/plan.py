@@ -16,7 +16,7 @@ from sftknow_eval.training.strategy import load_strategy
 if TYPE_CHECKING:
     from sftknow_eval.training.strategy import Strategy
 
-STATISTICS = "statistics"
+STATISTICS, REPORT, BOARD = "statistics", "report", "board"
 # Rows of a task that is made, where the file says no number.
 MADE_ROWS = 1_920
 WEIGHT_RATIOS = (1, 3, 5, 10, 20, 40, 60)
@@ -334,5 +334,10 @@ class _Planner:
     def last(self) -> None:
         """Add what looks at all runs: statistics, report, board."""
         asked = self.plan.study.statistics.model_dump()
-        before = tuple(self.plan.steps)
+        study, before = self.plan.study, tuple(self.plan.steps)
         self._add(Step(STATISTICS, "statistics", {}, asked, (), before, gpu=False))
+        if study.report:
+            self._add(Step(REPORT, "report", {}, {}, (STATISTICS,), before, gpu=False))
+        if study.board:
+            asked = study.board.model_dump()
+            self._add(Step(BOARD, "board", {}, asked, (), before, gpu=False))

@@ -25,6 +25,7 @@ from sftknow_eval.study.worker import WARM, WORKERS_LOCK
 
 _TRIES = 3
 _PATIENCE = 30.0
+_WAIT = 10.0
 _LOCK = ".study.lock"
 # Kinds that go on where they stopped when they are started again on the same settings.
 _GOES_ON = frozenset({"probe", "sweep", "train"})
@@ -173,12 +174,14 @@ class Scheduler:
         return [step for name, step in self._steps.items() if name not in self.entries]
 
     def _work(self, pool: Pool, workers: int) -> None:
+        changed = True
         while self._open():
-            self._give_out(pool, workers)
-            if not self._running:
-                continue  # what was open has just been given up
-            for worker, message in pool.wait(1.0):
+            if changed:
+                self._give_out(pool, workers)
+            changed = not self._running  # what was open has just been given up
+            for worker, message in pool.wait(0.0 if changed else _WAIT):
                 self._hear(worker, message)
+                changed |= message is None or message["event"] == "end"
 
     def _give_out(self, pool: Pool, workers: int) -> None:
         ready = []

@@ -45,6 +45,12 @@ class Outcome:
         }
 
     @property
+    def shown(self) -> dict[str, str]:
+        """Return the pages that were made, by what they are, as paths in the study's folder."""
+        pages = {"Report": self.index["report"], "Board": self.index["board"]}
+        return {what: page for what, page in pages.items() if page}
+
+    @property
     def left_out(self) -> dict[str, str]:
         """Return the runs that were left out, with their reasons."""
         return {
