@@ -1,4 +1,4 @@
-"""`sftknow eval` and `sftknow compare`: a fine-tune beside its base, or two engines."""
+"""`sftknow eval`: a fine-tune beside its base."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 _DOMAINS = {"id": "In-domain", "ood": "Out-of-domain"}
 _HEADS = {"base": "base", "finetuned": "fine-tune"}
-_SHOWN = 20
 
 
 def evaluate(
@@ -95,44 +94,6 @@ def evaluate(
         typer.echo(json.dumps(done.summary, indent=2, sort_keys=True, ensure_ascii=False))
     else:
         _show(Console(highlight=False), done, out)
-
-
-def compare(
-    one: Annotated[Path, typer.Argument(help="Folder of one 'sftknow eval'.")],
-    other: Annotated[Path, typer.Argument(help="Folder of another, on the same facts.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON, all facts.")] = False,
-) -> None:
-    """Say how far two evaluations of a model agree, say by two engines, and list differences."""
-    from sftknow_eval.evaluation.compare import compare_facts
-    from sftknow_eval.evaluation.facts_file import read_outcomes
-
-    found = compare_facts(read_outcomes(one, "finetuned"), read_outcomes(other, "finetuned"))
-    differing = [
-        {
-            "fact_id": a.fact_id,
-            "verdicts": [a.recalled, b.recalled],
-            "outputs": [a.output, b.output],
-        }
-        for a, b in found.differing
-    ]
-    if as_json:
-        summary = {
-            "agreeing": found.agreeing.as_json(),
-            "same_output": found.same_output.as_json(),
-            "differing": differing,
-        }
-        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
-        return
-    console = Console(highlight=False)
-    console.print(
-        f"Verdicts agree on {found.agreeing.n_correct} of {found.agreeing.n} facts; outputs are "
-        f"the same on {found.same_output.n_correct}."
-    )
-    for entry in differing[:_SHOWN]:
-        verdicts = " and ".join("right" if v else "wrong" for v in entry["verdicts"])
-        console.print(f"  {entry['fact_id']}: {verdicts}: {entry['outputs']}", markup=False)
-    if len(differing) > _SHOWN:
-        console.print(f"  and {len(differing) - _SHOWN} more (--json lists all)")
 
 
 def _show(console: Console, done: Evaluation, out: Path) -> None:

@@ -6,6 +6,7 @@ import typer
 
 from sftknow_eval.cli import (
     board,
+    compare,
     demo,
     drift,
     evaluate,
@@ -32,7 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command("world")(world.world)
     app.command("train")(train.train)
     app.command("eval")(evaluate.evaluate)
-    app.command("compare")(evaluate.compare)
+    app.command("compare")(compare.compare)
     app.command("lm-eval", **tasks.PASS_THROUGH)(tasks.lm_eval)
     app.command("install-tasks")(tasks.install_tasks)
     app.command("restore")(restore.restore)

@@ -121,8 +121,13 @@ def test_a_second_run_loads_no_model(
     assert one.read_text() == two.read_text()
     agreed = sftknow("compare", evaluated / "one", evaluated / "two")
     assert "Verdicts agree on 120 of 120 facts" in agreed.out
+    assert "two against base, in-domain" in agreed.out
     listed = sftknow("compare", evaluated / "one", evaluated / "two", "--json")
-    assert json.loads(listed.out)["differing"] == []
+    found = json.loads(listed.out)
+    assert found["differing"] == []
+    against = [(pair["run"], pair["against"]) for pair in found["comparison"]["pairs"]]
+    assert against == [("one", "base"), ("two", "base"), ("two", "one")]
+    assert found["comparison"]["pairs"][2]["domains"]["id"]["mean"]["difference"]["value"] == 0
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ class Comparison:
 
 
 def compare_runs(
-    base: Sequence[Outcome],
+    base: Sequence[Outcome] | None,
     runs: Mapping[str, Sequence[Outcome]],
     clusters: Mapping[str, str] | None = None,
     reference: str | None = None,
@@ -118,7 +118,8 @@ def compare_runs(
     """Compare runs with their base, and with one or two among themselves, fact by fact.
 
     Args:
-        base: the base's answers, completing its best templates.
+        base: the base's answers, completing its best templates; None to compare the runs with the
+            reference only.
         runs: outcomes by name of run, all on the base's facts and strata.
         clusters: subject by fact id; None where the outcomes carry it.
         reference: name of the run that stands for plain fine-tuning, if there is one.
@@ -131,10 +132,10 @@ def compare_runs(
             those of runs.
     """
     _check(runs, {"reference": reference, "format_only": format_only}, draws)
-    panel = Panel.of(base, clusters)
-    verdicts = {BASE: panel.verdicts(base, BASE)}
-    verdicts |= {name: panel.verdicts(outcomes, name) for name, outcomes in runs.items()}
-    others: dict[str, Role] = {BASE: "base"}
+    asked = dict(runs) if base is None else {BASE: base, **runs}
+    panel = Panel.of(next(iter(asked.values())), clusters)
+    verdicts = {name: panel.verdicts(outcomes, name) for name, outcomes in asked.items()}
+    others: dict[str, Role] = {} if base is None else {BASE: "base"}
     if reference is not None:
         others[reference] = "reference"
     if format_only is not None:
