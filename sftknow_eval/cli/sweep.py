@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from rich.console import Console
 from sftknow_eval.cli.pairs import split_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _RATIOS = "0,1,3,5,10,20,40,60"
 _REGION = "Which weights go back"
@@ -33,7 +34,9 @@ def sweep(
     data: Annotated[
         str | None, typer.Option(help="Facts: folder or zip; else as recorded by the training.")
     ] = None,
-    split: Annotated[str, typer.Option(help="test, dev or train.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="test, dev or train; several, as in dev,test, share each swap.")
+    ] = "test",
     relations: Annotated[
         str | None, typer.Option(help="Only these relations, such as P17,P19.")
     ] = None,
@@ -79,10 +82,11 @@ def sweep(
 
     from sftknow_eval.evaluation.prompts import check_style
     from sftknow_eval.mastery.backends import check_backend
-    from sftknow_eval.sweep.request import SweepRequest
+    from sftknow_eval.sweep.request import FactSet, SweepRequest
     from sftknow_eval.sweep.run import sweep as run
+    from sftknow_eval.sweep.run import sweep_sets
 
-    named = {"mastery": mastery, "data": data, "split": split, "relations": relations}
+    named = {"mastery": mastery, "data": data, "relations": relations}
     named |= {"style": check_style(style) if style else None}
     request = SweepRequest(
         base=base,
@@ -102,11 +106,26 @@ def sweep(
         include_path=include_path,
     )
     console = Console(highlight=False, stderr=as_json)
-    summary = run(request, out, lambda line: console.print(line, markup=False))
+    splits = list(dict.fromkeys(name.strip() for name in split.split(",") if name.strip()))
+
+    def say(line: str) -> None:
+        console.print(line, markup=False)
+
+    if len(splits) == 1:
+        metadata = {**request.metadata, "split": splits[0]}
+        summary = run(dataclasses.replace(request, metadata=metadata), out, say)
+        shown = {out: summary}
+    else:
+        sets = {name: FactSet({"split": name}) for name in splits}
+        found = sweep_sets(request, sets, out, say)
+        summary = {"splits": found}
+        shown = {out / name: each for name, each in found.items()}
     if as_json:
         typer.echo(json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False))
-    else:
-        _show(console, summary, out)
+        return
+    for folder, each in shown.items():
+        _show(console, each, folder)
+    _show_choice(console, out, shown.values())
 
 
 def _show(console: Console, summary: Mapping[str, Any], out: Path) -> None:
@@ -116,7 +135,9 @@ def _show(console: Console, summary: Mapping[str, Any], out: Path) -> None:
     points = summary["points"]
     names = list(dict.fromkeys(name for p in points if p["same_as"] is None for name in series(p)))
     columns = ["restored", "of changed weights", *names]
-    table = simple_table(f"{summary['finetuned']}, restored towards {summary['base']}", columns)
+    split = f", {summary['task']['split']} facts" if summary["task"] else ""
+    title = f"{summary['finetuned']}, restored towards {summary['base']}{split}"
+    table = simple_table(title, columns)
     for point in points:
         cells = [f"{point['ratio']:g}%", f"{point['of_changed']:.1f}%"]
         if point["same_as"] is None:
@@ -128,6 +149,30 @@ def _show(console: Console, summary: Mapping[str, Any], out: Path) -> None:
     console.print(table)
     console.print("Percent, with 95% intervals; of the facts, the mean of the strata.")
     console.print(f"Curve: {out / 'curve.svg'}; all numbers: {out / 'sweep.json'}", soft_wrap=True)
+
+
+def _show_choice(console: Console, out: Path, sweeps: Iterable[Mapping[str, Any]]) -> None:
+    """Say which ratio the dev facts choose; the test facts never choose one."""
+    from sftknow_eval.artifacts import read_json
+    from sftknow_eval.sweep.choose import CHOICE_NAME
+
+    if not any((each["task"] or {}).get("split") == "dev" for each in sweeps):
+        if any(each["task"] for each in sweeps):
+            console.print(
+                "No ratio is chosen: that takes dev facts (--split dev,test).", soft_wrap=True
+            )
+        return
+    choice = read_json(out / CHOICE_NAME)
+    scores = [
+        f"{name or choice['split']} {100 * score:.1f}%"
+        for name, score in choice["scores"].items()
+        if score is not None
+    ]
+    console.print(
+        f"Chosen ratio: {choice['ratio']:g}% ({choice['why']}). ID mean of strata there: "
+        f"{', '.join(scores)}.",
+        soft_wrap=True,
+    )
 
 
 def _percent(entry: tuple[float, float | None, float | None]) -> str:
