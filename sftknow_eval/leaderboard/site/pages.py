@@ -166,7 +166,7 @@ class SitePages:
                 n_reproduced=sum(row.status == "reproduced" for row in rows),
                 n_recomputed=sum(row.status == "recomputed" for row in rows),
                 limit=FRONT_LIMIT,
-                boards=[_front(table, board) for table in board.tables],
+                boards=[_front(table, board) for table in _largest_first(board)],
             )
 
         return make
@@ -246,6 +246,10 @@ def script_json(value: Any) -> Markup:
     return Markup(text)
 
 
+def _largest_first(board: Board) -> list[RankingTable]:
+    return sorted(board.tables, key=lambda table: -sum(not row.control for row in table.rows))
+
+
 def _front(table: RankingTable, board: Board) -> dict[str, Any]:
     return {
         "href": board_page(table),
@@ -263,7 +267,7 @@ def _choice(table: RankingTable) -> dict[str, Any]:
         "label": f"{table.base}, {table.regime_label}",
         "facts": facts_file(table.version, table.base),
         "rows": [
-            {"id": row.id, "title": f"{row.title} ({row.id})", "file": outcomes_file(row.id)}
+            {"id": row.id, "title": row.title, "file": outcomes_file(row.id)}
             for row in table.rows
             if has_answers(row)
         ],

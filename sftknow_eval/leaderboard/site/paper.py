@@ -115,7 +115,7 @@ def paper_curve(tables: Mapping[str, Any]) -> Figure:
         "data": {"values": values},
         "facet": {"column": {"field": "domain", "type": "nominal", "title": None}},
         "spec": {
-            **{"width": 270, "height": 230, "encoding": encoding},
+            **{"width": 236, "height": 230, "encoding": encoding},
             "layer": [
                 {"mark": "line", "encoding": {"strokeDash": dash}},
                 {"mark": "point", "encoding": {"shape": shape}},

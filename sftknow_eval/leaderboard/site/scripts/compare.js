@@ -87,7 +87,7 @@
       return row;
     }));
   }
-  const LIMIT = 500;
+  const LIMIT = 200;
   function showFacts(facts, one, two) {
     const rows = [];
     let found = 0;
@@ -140,7 +140,7 @@
   }
   function fill(a, b) {
     const rows = boards.find((entry) => entry.slug === board.value).rows;
-    const names = rows.map((row) => [row.id, row.title]);
+    const names = rows.map((row) => [row.id, row.title + " (" + row.id + ")"]);
     options(first, names, rows.some((row) => row.id === a) ? a : rows[0].id);
     const other = rows.find((row) => row.id !== first.value) || rows[0];
     options(second, names, rows.some((row) => row.id === b) ? b : other.id);
