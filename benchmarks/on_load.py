@@ -142,7 +142,7 @@ def load_kernels() -> None:
     from sftknow_eval.restoration.blocks import BlockRestorer
 
     few = np.zeros(8, np.uint16)
-    BlockRestorer(Ranking(), "a", [(0, 0, 0)]).block(few, few, 0, np.zeros(8, np.uint16))
+    BlockRestorer(Ranking(), "a", [(0, 0, 0)]).block(few, few, 0, np.zeros((1, 8), np.uint16))
 
 
 def choice_of(folder: Path, ratio: float) -> Any:

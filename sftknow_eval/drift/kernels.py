@@ -19,11 +19,8 @@ from sftknow_eval.drift.intrinsics import (
     BUCKET_SHIFT,
     as_bits,
     as_float,
-    bucket,
     larger,
     less,
-    one_above,
-    one_other,
     pick,
     rounded,
 )
@@ -32,7 +29,6 @@ TOP, BOTTOM, RANDOM = 0, 1, 2
 FLOAT32, BFLOAT16 = 0, 1
 INFINITE = 0x7F800000  # bit pattern of float32 infinity: the largest key of a finite pair
 BUCKETS = 1 << 15
-SHARED = 255  # the mark of a bucket that several intervals touch
 SUB_BLOCK = 1 << 14  # elements whose keys stay in the processor's first caches
 
 _EPSILON = np.float32(1e-8)
@@ -49,10 +45,10 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _pread = types.ExternalFunction(
     "pread", types.int64(types.int32, types.intp, types.uint64, types.int64)
 )
-_compile = njit(nogil=True, cache=True, error_model="numpy")
+compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
-@_compile
+@compiled
 def relative_change(p: Any, s: Any, r: Any) -> Any:
     """Write the float32 bits of |s - p| / (|p| + 1e-8) into `r`; return the largest.
 
@@ -70,7 +66,7 @@ def relative_change(p: Any, s: Any, r: Any) -> Any:
     return largest
 
 
-@_compile
+@compiled
 def relative_change_bfloat16(p: Any, s: Any, r: Any) -> Any:
     """Write the relative change as PyTorch computes it on bfloat16 tensors; return the largest.
 
@@ -88,7 +84,7 @@ def relative_change_bfloat16(p: Any, s: Any, r: Any) -> Any:
     return largest
 
 
-@_compile
+@compiled
 def random_keys(stream: Any, start: Any, keys: Any) -> None:
     """Write the keys of elements `start`, `start + 1`, ... of a tensor's random stream.
 
@@ -101,7 +97,7 @@ def random_keys(stream: Any, start: Any, keys: Any) -> None:
         keys[i] = np.uint32((z ^ (z >> np.uint64(31))) >> np.uint64(33))
 
 
-@_compile
+@compiled
 def fill_keys(
     p: Any, s: Any, order: int, arithmetic: int, stream: Any, start: Any, keys: Any
 ) -> Any:
@@ -119,64 +115,7 @@ def fill_keys(
     return largest
 
 
-@_compile
-def count_above(keys: Any, buckets: Any, edges: Any, counts: Any) -> Any:
-    """Add to `counts[j]` the number of keys in buckets above that of `edges[j]`.
-
-    Half the width is twice the elements an instruction handles. `keys` may not have more than
-    2**16 - 1 elements; `buckets` is a buffer of as many. `sift` adds the keys above the edge in
-    its very bucket.
-
-    Returns:
-        How many keys lie in buckets above the first.
-    """
-    zero = moved = np.uint16(0)
-    for i in range(keys.size):
-        place = bucket(keys[i])
-        buckets[i] = place
-        moved = one_above(moved, place, zero)
-    for j in range(edges.size):
-        edge, count = bucket(edges[j]), np.uint16(0)
-        for i in range(keys.size):
-            count = one_above(count, buckets[i], edge)
-        counts[j] += np.int64(count)
-    return np.int64(moved)
-
-
-@_compile
-def count_moved(keys: Any, still: Any) -> Any:
-    """Return how many keys differ from `still`."""
-    count = _ZERO
-    for i in range(keys.size):
-        count = one_other(count, keys[i], still)
-    return np.int64(count)
-
-
-@_compile
-def gather(keys: Any, marked: Any, still: Any, found: Any) -> Any:
-    """Copy the keys of marked buckets to `found`, one longer than `keys`; return how many.
-
-    `still`, the key of elements that did not change, is left out: it may be most of them, and
-    they are counted anyway. Indices are unsigned, as numba asks signed ones whether they count
-    from the end.
-    """
-    size, eights = np.uint64(0), keys.size - keys.size % 8
-    for first in range(0, eights, 8):
-        i, any_mark = np.uint64(first), np.uint64(0)
-        for k in range(8):
-            any_mark |= np.uint64(marked[keys[i + np.uint64(k)] >> _SHIFT])
-        if any_mark:
-            for k in range(8):
-                key = keys[i + np.uint64(k)]
-                found[size] = key
-                size += np.uint64((marked[key >> _SHIFT] != 0) & (key != still))
-    for j in range(eights, keys.size):
-        found[size] = keys[j]
-        size += np.uint64((marked[keys[j] >> _SHIFT] != 0) & (keys[j] != still))
-    return np.int64(size)
-
-
-@_compile
+@compiled
 def still_key(order: int) -> Any:
     """Return the key of an element that did not change; one that no element has for `RANDOM`."""
     if order == TOP:
@@ -184,49 +123,14 @@ def still_key(order: int) -> Any:
     return _INFINITE if order == BOTTOM else _NO_KEY
 
 
-@_compile
-def sift(
-    found: Any,
-    size: int,
-    marked: Any,
-    low: Any,
-    high: Any,
-    above: Any,
-    at_low: Any,
-    at_high: Any,
-    inside: Any,
-    used: Any,
-) -> None:
-    """Count the keys at and just above each interval's ends and keep those strictly inside.
-
-    `inside[j, used[j]:]` receives the keys between `low[j]` and `high[j]`; `above[j]` the
-    number of those above `high[j]` that `count_above` could not tell from it. A bucket's mark
-    is 1 + j where interval j alone touches it, and `SHARED` where several do.
-    """
-    for i in range(size):
-        key = found[i]
-        mark = marked[key >> _SHIFT]
-        first, last = (0, low.size) if mark == SHARED else (np.int64(mark) - 1, np.int64(mark))
-        for j in range(first, last):
-            if key > high[j]:
-                above[j] += bucket(key) == bucket(high[j])
-            elif key == high[j]:
-                at_high[j] += 1
-            elif key == low[j]:
-                at_low[j] += 1
-            elif key > low[j]:
-                inside[j, used[j]] = key
-                used[j] += 1
-
-
-@_compile
-def restore(keys: Any, threshold: Any, p: Any, s: Any, out: Any) -> None:
-    """Write base values where the key reaches the threshold and fine-tuned ones elsewhere."""
+@compiled
+def restore(keys: Any, border: Any, p: Any, s: Any, out: Any) -> None:
+    """Write base values where the key is above the border and fine-tuned ones elsewhere."""
     for i in range(out.size):
-        out[i] = pick(keys[i], threshold, p[i], s[i])
+        out[i] = pick(keys[i], border, p[i], s[i])
 
 
-@_compile
+@compiled
 def sweep(
     p: Any,
     s: Any,
@@ -236,11 +140,12 @@ def sweep(
     arithmetic: int,
     stream: Any,
     start: Any,
-    thresholds: Any,
+    borders: Any,
     keys: Any,
-    out: Any,
+    out_JN: Any,
+    skip: Any,
 ) -> None:
-    """Restore one block for every threshold: `out` holds one block after the other.
+    """Restore one block for every border, into the rows of `out_JN` from column `skip` on.
 
     `p` and `s` are for the keys; `values` and `kept` are the base's values, cast to the
     fine-tune's type, and the fine-tune's, both as integers of their bits.
@@ -250,62 +155,12 @@ def sweep(
         last = min(size, first + SUB_BLOCK)
         block = keys[: last - first]
         fill_keys(p[first:last], s[first:last], order, arithmetic, stream, start + first, block)
-        for j in range(thresholds.size):
-            piece = out[j * size + first : j * size + last]
-            restore(block, thresholds[j], values[first:last], kept[first:last], piece)
+        for j in range(borders.size):
+            piece = out_JN[j, skip + first : skip + last]
+            restore(block, borders[j], values[first:last], kept[first:last], piece)
 
 
-@_compile
-def tally(
-    p: Any,
-    s: Any,
-    order: int,
-    arithmetic: int,
-    stream: Any,
-    start: Any,
-    low: Any,
-    high: Any,
-    marked: Any,
-    keys: Any,
-    found: Any,
-    above: Any,
-    at_low: Any,
-    at_high: Any,
-    inside: Any,
-    used: Any,
-    changed: Any,
-) -> Any:
-    """Place one block's keys relative to every interval; return the largest change's bits.
-
-    `above[j]` counts keys beyond `high[j]`; `at_low`, `at_high`, `inside` are `sift`'s;
-    `changed[0]` counts elements with a change above zero.
-    """
-    largest, still = _ZERO, still_key(order)
-    buckets = np.empty(keys.size, np.uint16)
-    for first in range(0, s.size, SUB_BLOCK):
-        last = min(s.size, first + SUB_BLOCK)
-        block = keys[: last - first]
-        x, y = p[first:last], s[first:last]
-        if order == RANDOM:
-            largest = larger(fill_keys(x, y, TOP, arithmetic, stream, start, block), largest)
-            changed[0] += count_moved(block, _ZERO)
-            random_keys(stream, start + first, block)
-        else:
-            largest = larger(fill_keys(x, y, order, arithmetic, stream, start, block), largest)
-        if largest > _INFINITE:
-            return largest
-        moved = count_above(block, buckets, high, above)
-        if order == TOP:
-            # A change that is not zero is at least 2**-149 / 1e-8, far above the first bucket.
-            changed[0] += moved
-        elif order == BOTTOM:
-            changed[0] += count_moved(block, still)
-        size = gather(block, marked, still, found)
-        sift(found, size, marked, low, high, above, at_low, at_high, inside, used)
-    return largest
-
-
-@_compile
+@compiled
 def spread(
     keys: Any, marked: Any, high: Any, counts: Any, lows: Any, beyond: Any, beyond_lows: Any
 ) -> None:
@@ -327,7 +182,7 @@ def spread(
                     beyond_lows[j] += np.int64(key & _LOW)
 
 
-@_compile
+@compiled
 def norms(p: Any, s: Any, sums: Any) -> None:
     """Add the squares of s - p and of p, in float64, to `sums[0]` and `sums[1]`."""
     moved = np.zeros(8)
@@ -341,7 +196,7 @@ def norms(p: Any, s: Any, sums: Any) -> None:
     sums[1] += size.sum()
 
 
-@_compile
+@compiled
 def read_pieces(handle: int, offsets: Any, size: int, address: int) -> int:
     """Read `size` bytes at every offset of a file, one after the other, to a memory address.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import xxhash
 
-from sftknow_eval.drift import kernels
+from sftknow_eval.drift import counting, kernels
 from sftknow_eval.drift.selection import Counts, Intervals, Keys, Tally, sample_size
 from sftknow_eval.drift.spread import BlockSpread, SpreadOfTensors
 from sftknow_eval.drift.tensors import (
@@ -28,7 +28,7 @@ from sftknow_eval.errors import CheckpointError
 
 ORDERS = {"top": kernels.TOP, "bottom": kernels.BOTTOM, "random": kernels.RANDOM}
 ARITHMETICS = {"float32": kernels.FLOAT32, "bfloat16": kernels.BFLOAT16}
-_PIECE = 64
+_PIECE = 128
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def sample(pair: Pair, ranking: Ranking) -> Keys:
     """
     step = pair.elements // sample_size(pair.elements)
     if ranking.order == "random" or step < 2:
-        runs = all_keys(pair, ranking, _PIECE * 32, max(1, step))
+        runs = all_keys(pair, ranking, _PIECE * 16, max(1, step))
         return np.concatenate([*runs, np.zeros(0, np.uint32)])
     draw = np.random.default_rng(0)
     found = [np.zeros((0, _PIECE), np.uint32)]
@@ -141,8 +141,9 @@ class Scanner:
         self.tally = Tally.zero(len(pair.tensors), intervals.low.size)
         self.changed_T1 = np.zeros((len(pair.tensors), 1), np.int64)
         self.keys = np.empty(kernels.SUB_BLOCK, np.uint32)
-        self.found = np.empty(kernels.SUB_BLOCK + 1, np.uint32)
-        self.inside = np.empty((intervals.low.size, BLOCK), np.uint32)
+        self.found = np.empty(kernels.SUB_BLOCK + 3, np.uint32)
+        self.flags = np.empty(kernels.SUB_BLOCK // 64, np.uint64)
+        self.inside = np.empty((intervals.low.size, BLOCK + 1), np.uint32)
         self.used = np.zeros(intervals.low.size, np.int64)
         self.digests: dict[tuple[int, int, int], int] = {}
         self.inexact: set[str] = set()
@@ -196,9 +197,10 @@ def scan(
             _check_cast(worker, tensor, start, p)
         worker.used[:] = 0
         tally = worker.tally
-        largest = kernels.tally(
+        largest = counting.tally(
             *(as_float(p), as_float(s), *ranking.codes, streams[t], start),
-            *(intervals.low, intervals.high, intervals.marked, worker.keys, worker.found),
+            *(intervals.low, intervals.high, intervals.marked),
+            *(intervals.active, intervals.groups, worker.keys, worker.found, worker.flags),
             *(tally.above_TJ[t], tally.at_low_TJ[t], tally.at_high_TJ[t]),
             *(worker.inside, worker.used, worker.changed_T1[t]),
         )

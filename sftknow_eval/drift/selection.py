@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftknow_eval.drift import kernels
+from sftknow_eval.drift.counting import SHARED
 from sftknow_eval.drift.intrinsics import BUCKET_SHIFT
 
 Keys = NDArray[np.uint32]
@@ -58,12 +59,18 @@ class Intervals:
         marked: for each bucket, 1 + j where interval j alone touches it, `SHARED` where several
             do, else 0.
         of_rank: which interval holds the key of a wanted rank (1 is the largest key).
+        active: the intervals that hold more than the key of elements that did not change; those
+            are counted anyway.
+        groups: of each active interval, without that key, the buckets of the high and of the
+            low end, and their difference, as rows.
     """
 
     low: Keys
     high: Keys
     marked: NDArray[np.uint8]
     of_rank: Mapping[int, int]
+    active: Counts
+    groups: NDArray[np.uint16]
 
     @classmethod
     def of(cls, ends: Mapping[int, tuple[int, int]], still: int) -> Intervals:
@@ -71,21 +78,29 @@ class Intervals:
 
         Args:
             ends: for each rank, the smallest and the largest key that it may have.
-            still: the key of elements that did not change; an interval of just that key marks
-                no bucket, as those elements are counted anyway.
+            still: the key of elements that did not change, and the only one in its bucket.
         """
         distinct = sorted(set(ends.values()))
         marked = np.zeros(kernels.BUCKETS, np.uint8)
+        active, groups = [], []
         for j, (low, high) in enumerate(distinct):
-            if not low == high == still:
-                first, last = low >> BUCKET_SHIFT, high >> BUCKET_SHIFT
+            first, last = low >> BUCKET_SHIFT, high >> BUCKET_SHIFT
+            if low == still:
+                first += 1
+            elif high == still:
+                last -= 1
+            if first <= last:
+                active.append(j)
+                groups.append((high >> BUCKET_SHIFT, first, last - first))
                 touched = marked[first : last + 1]
-                touched[:] = np.where(touched == 0, min(j + 1, kernels.SHARED), kernels.SHARED)
+                touched[:] = np.where(touched == 0, min(j + 1, SHARED), SHARED)
         return cls(
             np.array([low for low, _ in distinct], np.uint32),
             np.array([high for _, high in distinct], np.uint32),
             marked,
             {rank: distinct.index(pair) for rank, pair in ends.items()},
+            np.array(active, np.int64),
+            np.array(groups, np.uint16).reshape(-1, 3).T.copy(),
         )
 
 
@@ -188,16 +203,22 @@ def _quotas(tied_T: Counts, left: int) -> Counts:
     return np.clip(left - before, 0, tied_T)
 
 
+def _by_tensor(
+    chosen: NDArray[np.bool_], blocks: Sequence[tuple[int, Keys]], tensors: int
+) -> Counts:
+    """Count the chosen keys of each tensor; the blocks' keys lie one after the other."""
+    counts_T = np.zeros(tensors, np.int64)
+    if blocks:
+        starts = np.cumsum([0, *(keys.size for _, keys in blocks[:-1])])
+        counts = np.add.reduceat(chosen, starts, dtype=np.int64)
+        np.add.at(counts_T, [t for t, _ in blocks], counts)
+    return counts_T
+
+
 def settle(tally: Tally, intervals: Intervals, wanted: int) -> Cut | None:
     """Return the exact cut at a rank, or None if its key lies outside the rank's interval."""
     j = intervals.of_rank[wanted]
-    tensors = tally.above_TJ.shape[0]
     above_T = tally.above_TJ[:, j].copy()
-    owners = np.repeat(
-        np.array([t for t, _ in tally.inside[j]], np.int64),
-        np.array([keys.size for _, keys in tally.inside[j]], np.int64),
-    )
-    inside = np.concatenate([keys for _, keys in tally.inside[j]] or [np.zeros(0, np.uint32)])
     left = wanted - int(above_T.sum())
     if left <= 0:
         return None
@@ -206,13 +227,15 @@ def settle(tally: Tally, intervals: Intervals, wanted: int) -> Cut | None:
         return Cut(wanted, int(intervals.high[j]), above_T, high_T, _quotas(high_T, left))
     above_T += high_T
     left -= int(high_T.sum())
+    inside = np.concatenate([keys for _, keys in tally.inside[j]] or [np.zeros(0, np.uint32)])
     if left <= inside.size:
-        threshold = np.partition(inside, inside.size - left)[inside.size - left]
-        beyond_T = np.bincount(owners[inside > threshold], minlength=tensors)
-        tied_T = np.bincount(owners[inside == threshold], minlength=tensors)
+        place = inside.size - left
+        threshold = np.partition(inside, place)[place]
+        beyond_T = _by_tensor(inside > threshold, tally.inside[j], above_T.size)
+        tied_T = _by_tensor(inside == threshold, tally.inside[j], above_T.size)
         left -= int(beyond_T.sum())
         return Cut(wanted, int(threshold), above_T + beyond_T, tied_T, _quotas(tied_T, left))
-    above_T += np.bincount(owners, minlength=tensors)
+    above_T += _by_tensor(np.ones(inside.size, np.bool_), tally.inside[j], above_T.size)
     left -= inside.size
     if left <= low_T.sum():
         return Cut(wanted, int(intervals.low[j]), above_T, low_T, _quotas(low_T, left))

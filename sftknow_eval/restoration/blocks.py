@@ -25,14 +25,15 @@ class TensorRestorer(Protocol):
     def in_order(self) -> bool:
         """Whether a block depends on the ones before it."""
 
-    def block(self, p: Array, s: Array, start: int, out: Array) -> None:
-        """Write the restored block, or one after the other for several recipes, into `out`.
+    def block(self, p: Array, s: Array, start: int, out_JN: Array, skip: int = 0) -> None:
+        """Write the restored block for each recipe.
 
         Args:
             p: the base's values as stored, from flat index `start` on.
             s: the fine-tune's; not shorter. What is beyond `p` is copied.
             start: flat index of the first element.
-            out: as many blocks like `s` as there are recipes.
+            out_JN: a row for each recipe, contiguous.
+            skip: column at which the blocks begin.
         """
 
 
@@ -63,26 +64,22 @@ class BlockRestorer:
         """Whether the blocks must come in order: some, but not all, ties are restored."""
         return any(0 < left < tied for left, tied in zip(self._left, self._tied, strict=True))
 
-    def block(self, p: Array, s: Array, start: int, out: Array) -> None:
-        """Write the block for every recipe, one after the other."""
+    def block(self, p: Array, s: Array, start: int, out_JN: Array, skip: int = 0) -> None:
+        """Write the block for every recipe."""
         values = cast(p, _DTYPE_OF[s.dtype])
         borders = [
-            threshold + (0 if tied and left == tied else 1)
+            threshold - (1 if tied and left == tied else 0)
             for threshold, tied, left in zip(self._thresholds, self._tied, self._left, strict=True)
         ]
         common = s[: p.size]
-        target = out if p.size == s.size else np.empty(len(borders) * p.size, out.dtype)
         kernels.sweep(
             *(as_float(p), as_float(common), _bits(values), _bits(common)),
-            *(*self._ranking.codes, self._stream, start, np.array(borders, np.uint32)),
-            *(self._keys, _bits(target)),
+            *(*self._ranking.codes, self._stream, start, np.array(borders, np.int32)),
+            *(self._keys, _bits(out_JN), skip),
         )
         if self.in_order:
-            self._ties(p, values, common, start, target.reshape(len(borders), -1))
-        if target is not out:
-            rows = out.reshape(len(borders), -1)
-            rows[:, : p.size] = target.reshape(len(borders), -1)
-            rows[:, p.size :] = s[p.size :]
+            self._ties(p, values, common, start, out_JN[:, skip:])
+        out_JN[:, skip + p.size : skip + s.size] = s[p.size :]
 
     def _ties(self, p: Array, values: Array, s: Array, start: int, out_JN: Array) -> None:
         """Bring back the first tied elements where only some of a tensor's are restored."""
@@ -104,8 +101,9 @@ class MaskRestorer:
     def __init__(self, mask: Mask, name: str) -> None:
         self._mask, self._name = mask, name
 
-    def block(self, p: Array, s: Array, start: int, out: Array) -> None:
-        """Write the block."""
+    def block(self, p: Array, s: Array, start: int, out_JN: Array, skip: int = 0) -> None:
+        """Write the block; there is one row."""
+        out = out_JN[0, skip : skip + s.size]
         chosen = self._mask.bits(self._name, start, p.size)
         out[: p.size] = np.where(
             chosen, _bits(cast(p, _DTYPE_OF[s.dtype])), _bits(s[: p.size])

@@ -7,6 +7,7 @@ hold for Llama, Qwen, Mistral, Mixtral, Gemma, GPT-2, GPT-NeoX, OPT and their li
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class Part:
     role: str
 
 
-def part_of(name: str, shape: Sequence[int]) -> Part:
+@functools.lru_cache(maxsize=1 << 14)
+def part_of(name: str, shape: tuple[int, ...]) -> Part:
     """Tell layer, module and role of a tensor from its name."""
     match = _LAYER.search(name)
     layer, place = (int(match[1]), match[2]) if match else (None, name)

@@ -76,7 +76,7 @@ def restore_tensor(
     blocks = restorer(restoration, name)
     for start in range(0, s.size, BLOCK):
         end = min(s.size, start + BLOCK)
-        blocks.block(p[start:end], s[start:end], start, out[start:end])
+        blocks.block(p[start:end], s[start:end], start, out[None, start:end])
     return out.reshape(finetuned.shape)
 
 

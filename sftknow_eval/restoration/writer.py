@@ -9,24 +9,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import os
+import itertools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sftknow_eval.drift.tensors import HELD_AS, Array
-from sftknow_eval.drift.threads import for_each
+from sftknow_eval.drift.threads import cores, for_each
 from sftknow_eval.errors import OutOfSpace, SettingsError
 from sftknow_eval.models import SAFETENSORS_BITS
 from sftknow_eval.restoration.blocks import TensorRestorer
 from sftknow_eval.restoration.checkpoint import INDEX, ModelWeights, StoredTensor
+from sftknow_eval.restoration.direct import PAGE, Bytes, OutputFile, page_buffer
 
-# Elements: small enough that the outputs of seven ratios stay in the second cache.
-WRITE_BLOCK = 1 << 17
+# Small enough that the outputs of seven ratios stay near the processor.
+WRITE_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ckpt"}
 _LEFT_BEHIND = {"README.md", "trainer_state.json", "adapter_config.json"}
@@ -132,69 +132,65 @@ class _Worker:
     """One thread's buffers, and the restorer of the tensor it is at."""
 
     def __init__(self, outputs: int) -> None:
-        self.base, self.finetuned = (np.empty(8 * WRITE_BLOCK, np.uint8) for _ in range(2))
-        self.out = np.empty(8 * WRITE_BLOCK * outputs, np.uint8)
+        # Base values may be twice as wide as the fine-tune's.
+        self.base, self.finetuned = (np.empty(size * WRITE_BYTES, np.uint8) for size in (2, 1))
+        # A block begins where it does in its page of the file, so that it can be written directly.
+        row = WRITE_BYTES + PAGE
+        self.out_JN = page_buffer(row * outputs).reshape(outputs, row)
         self.tensor: str | None = None
         self.restorer: TensorRestorer | None = None
 
 
 class _Writer:
-    def __init__(self, job: Job, files: Sequence[dict[str, int]]) -> None:
+    def __init__(self, job: Job, files: Sequence[dict[str, OutputFile]]) -> None:
         self._job, self._files = job, files
 
-    def items(self) -> list[tuple[StoredTensor, range]]:
+    def items(self) -> list[tuple[StoredTensor, Sequence[range]]]:
         """Return runs of blocks: single blocks, or a whole tensor whose blocks need order."""
-        items: list[tuple[StoredTensor, range]] = []
+        items: list[tuple[StoredTensor, Sequence[range]]] = []
         for tensor in sorted(self._job.finetuned.tensors.values(), key=lambda t: (t.file, t.begin)):
-            starts = range(0, tensor.elements, WRITE_BLOCK)
             restorer = self._job.restorers(tensor.name)
             if restorer is not None and restorer.in_order:
-                items.append((tensor, starts))
+                items.append((tensor, _blocks(tensor)))
             else:
-                items += [(tensor, range(start, start + 1)) for start in starts]
+                items += [(tensor, [block]) for block in _blocks(tensor)]
         return items
 
-    def write(self, worker: _Worker, _: int, item: tuple[StoredTensor, range]) -> None:
+    def write(self, worker: _Worker, _: int, item: tuple[StoredTensor, Sequence[range]]) -> None:
         """Write a run of blocks of one tensor into every checkpoint."""
-        tensor, starts = item
+        tensor, blocks = item
         if worker.tensor != tensor.name:
             worker.tensor, worker.restorer = tensor.name, self._job.restorers(tensor.name)
-        for start in starts:
-            count = min(WRITE_BLOCK, tensor.elements - start)
+        for block in blocks:
+            offset = tensor.begin + block.start
+            skip = offset % PAGE if _aligned(tensor) else 0
+            rows_JN = worker.out_JN[:, skip : skip + len(block)]
             if worker.restorer is None:
-                self._copy(worker, tensor, start, count)
+                self._job.finetuned.read(tensor.name, block.start, rows_JN[0])
+                rows_JN = np.broadcast_to(rows_JN[0], rows_JN.shape)
             else:
-                self._restore(worker, tensor, worker.restorer, start, count)
-
-    def _copy(self, worker: _Worker, tensor: StoredTensor, start: int, count: int) -> None:
-        bits = SAFETENSORS_BITS[tensor.dtype]
-        first, last = start * bits // 8, -(-(start + count) * bits // 8)
-        block = worker.finetuned[: last - first]
-        self._job.finetuned.read(tensor.name, first, block)
-        for files in self._files:
-            _write_all(files[tensor.file], block, tensor.begin + first)
+                self._restore(worker, tensor, worker.restorer, block, skip)
+            for files, row in zip(self._files, rows_JN, strict=True):
+                files[tensor.file].write(row, offset)
 
     def _restore(
         self,
         worker: _Worker,
         tensor: StoredTensor,
         restorer: TensorRestorer,
-        start: int,
-        count: int,
+        block: range,
+        skip: int,
     ) -> None:
         held = HELD_AS[tensor.dtype]
         other = self._job.base.tensors[self._job.base_name(tensor.name)]
+        start, count = block.start // held.itemsize, len(block) // held.itemsize
         p = self._read(self._job.base, worker.base, other, start, count)
         s = self._read(self._job.finetuned, worker.finetuned, tensor, start, count)
-        out = worker.out[: s.nbytes * len(self._files)]
-        restorer.block(p, s, start, out.view(held))
-        offset = tensor.begin + start * held.itemsize
-        for files, block in zip(self._files, out.reshape(len(self._files), -1), strict=True):
-            _write_all(files[tensor.file], block, offset)
+        restorer.block(p, s, start, worker.out_JN.view(held), skip // held.itemsize)
 
     @staticmethod
     def _read(
-        model: ModelWeights, buffer: NDArray[np.uint8], tensor: StoredTensor, start: int, count: int
+        model: ModelWeights, buffer: Bytes, tensor: StoredTensor, start: int, count: int
     ) -> Array:
         held = HELD_AS[tensor.dtype]
         count = max(0, min(count, tensor.elements - start))
@@ -204,10 +200,16 @@ class _Writer:
         return block.view(held)
 
 
-def _write_all(handle: int, block: NDArray[np.uint8], offset: int) -> None:
-    done = os.pwrite(handle, block.data, offset)
-    while done < block.size:
-        done += os.pwrite(handle, block[done:].data, offset + done)
+def _aligned(tensor: StoredTensor) -> bool:
+    """Say whether whole pages of the file hold whole elements."""
+    return tensor.begin % 8 == 0
+
+
+def _blocks(tensor: StoredTensor) -> list[range]:
+    """Cut a tensor's bytes into blocks that end at whole pages of its file, where they can."""
+    first = -tensor.begin % WRITE_BYTES if _aligned(tensor) else 0
+    cuts = [0, *range(first or WRITE_BYTES, tensor.nbytes, WRITE_BYTES), tensor.nbytes]
+    return [range(a, b) for a, b in itertools.pairwise(cuts) if a < b]
 
 
 def write_weights(
@@ -217,39 +219,30 @@ def write_weights(
 
     Args:
         job: what to write.
-        threads: how many; one per core if not given. The result does not depend on it.
+        threads: how many; two a core if not given, as direct writes wait for the disk. The
+            result does not depend on it.
         progress: called with the number of elements done, from any thread.
     """
     layout = job.finetuned.layout
     with contextlib.ExitStack() as stack:
-        files = [
-            {
-                file: _create(stack, folder / file, (layout.folder / file).stat().st_size)
-                for file in layout.files
-            }
-            for folder in job.folders
-        ]
+        files: list[dict[str, OutputFile]] = [{} for _ in job.folders]
         for file in layout.files:
-            begin = min(t.begin for t in layout.tensors.values() if t.file == file)
+            size = (layout.folder / file).stat().st_size
+            begin = min((t.begin for t in layout.tensors.values() if t.file == file), default=size)
             header = np.empty(begin, np.uint8)
             layout.read_file(file, 0, header)
-            for handles in files:
-                _write_all(handles[file], header, 0)
+            for folder, there in zip(job.folders, files, strict=True):
+                there[file] = OutputFile(folder / file, size)
+                stack.callback(there[file].close)
+                there[file].write(header, 0)
         writer = _Writer(job, files)
 
-        def work(worker: _Worker, index: int, item: tuple[StoredTensor, range]) -> None:
+        def work(worker: _Worker, index: int, item: tuple[StoredTensor, Sequence[range]]) -> None:
             writer.write(worker, index, item)
-            progress(min(len(item[1]) * WRITE_BLOCK, item[0].elements - item[1].start))
+            written = sum(map(len, item[1])) * 8 // SAFETENSORS_BITS[item[0].dtype]
+            progress(written)
 
-        for_each(writer.items(), lambda: _Worker(len(files)), work, threads)
-        for handles in files:
-            for handle in handles.values():
-                os.fsync(handle)
-
-
-def _create(stack: contextlib.ExitStack, path: Path, size: int) -> int:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    stack.callback(os.close, handle)
-    if size:
-        os.posix_fallocate(handle, 0, size)  # a full disk shows before any work is done
-    return handle
+        for_each(writer.items(), lambda: _Worker(len(files)), work, threads or 2 * cores())
+        for there in files:
+            for output in there.values():
+                output.sync()

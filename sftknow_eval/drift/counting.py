@@ -1,0 +1,197 @@
+"""Compiled counting: where the keys of a block lie relative to intervals of keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sftknow_eval.drift.intrinsics import BUCKET_SHIFT, bucket, larger, one_other
+from sftknow_eval.drift.kernels import (
+    BOTTOM,
+    FLOAT32,
+    INFINITE,
+    RANDOM,
+    SUB_BLOCK,
+    TOP,
+    compiled,
+    fill_keys,
+    random_keys,
+    still_key,
+)
+from sftknow_eval.drift.vectors import GROUP, LANES, lowest, ones, place_keys, place_pair
+
+SHARED = 255  # the mark of a bucket that several intervals touch
+
+_INFINITE = np.uint32(INFINITE)
+_SHIFT = np.uint32(BUCKET_SHIFT)
+_ZERO = np.uint32(0)
+
+
+@compiled
+def count_moved(keys: Any, still: Any) -> Any:
+    """Return how many keys differ from `still`."""
+    count = _ZERO
+    for i in range(keys.size):
+        count = one_other(count, keys[i], still)
+    return np.int64(count)
+
+
+@compiled
+def place(
+    p: Any, s: Any, keys: Any, alone: bool, size: int, groups: Any, flags: Any, counts: Any
+) -> Any:
+    """Count keys above every interval's bucket and flag those in its buckets.
+
+    Args:
+        p: values of the base.
+        s: values of the fine-tune.
+        keys: receives the keys if `alone`, else holds `size` of them; may be longer.
+        alone: compute the keys here, float32's relative change.
+        size: of the block.
+        groups: for each active interval, the bucket of the high end, that of the low end, and
+            their difference, as rows.
+        flags: one bit for each key, zeros before.
+        counts: see `place_keys`.
+
+    Returns:
+        The largest bucket.
+    """
+    round_size = -(-size // LANES) * LANES
+    keys[size:round_size] = 0  # above nothing
+    short = flags.view(np.uint16)
+    largest, number = np.uint16(0), groups.shape[1]
+    for first in range(0, max(number, 1), GROUP):
+        highs, lows, widths = (
+            groups[0, first : first + GROUP],
+            groups[1, first : first + GROUP],
+            groups[2, first : first + GROUP],
+        )
+        if alone and first == 0 and size == round_size:
+            largest = place_pair(p, s, keys[:size], highs, lows, widths, short, counts)
+        else:
+            kept = counts[first]  # where a group counts again what is not in the first bucket
+            found = place_keys(keys[:round_size], highs, lows, widths, short, counts[first:])
+            largest = max(largest, found)
+            if first:
+                counts[first] = kept
+    for i in range(size, round_size):
+        flags[i >> 6] &= ~(np.uint64(1) << np.uint64(i & 63))
+    return largest
+
+
+@compiled
+def gather(keys: Any, flags: Any, found: Any) -> Any:
+    """Copy the flagged keys to `found`, a little longer than `keys`; return how many.
+
+    Flags are rare: three of a word of 64 are looked for whether they are there or not, which
+    saves guesses at branches.
+    """
+    size, last = np.uint64(0), np.uint64(keys.size - 1)
+    for word in range(-(-keys.size // 64)):
+        bits, first, end = flags[word], np.uint64(64 * word), size + ones(flags[word])
+        for _ in range(3):
+            place = min(first + (lowest(bits) & np.uint64(63)), last)
+            found[size] = keys[place]
+            size += np.uint64(1)
+            bits &= bits - np.uint64(1)
+        while bits:
+            found[size] = keys[first + lowest(bits)]
+            size += np.uint64(1)
+            bits &= bits - np.uint64(1)
+        size = end
+    return np.int64(size)
+
+
+@compiled
+def sift(
+    found: Any,
+    size: int,
+    marked: Any,
+    low: Any,
+    high: Any,
+    above: Any,
+    at_low: Any,
+    at_high: Any,
+    inside: Any,
+    used: Any,
+) -> None:
+    """Count the keys at and just above each interval's ends and keep those strictly inside.
+
+    `inside[j, used[j]:]` receives the keys between `low[j]` and `high[j]`, and has room for one
+    more; `above[j]` the number of those above `high[j]` that `place` could not tell from it. A
+    bucket's mark is 1 + j where interval j alone touches it, and `SHARED` where several do.
+    """
+    for i in range(size):
+        key = found[i]
+        mark = marked[key >> _SHIFT]
+        first, last = (0, low.size) if mark == SHARED else (np.int64(mark) - 1, np.int64(mark))
+        for j in range(first, last):
+            # Sums instead of branches, which could not be foreseen.
+            above[j] += (key > high[j]) & (bucket(key) == bucket(high[j]))
+            at_high[j] += key == high[j]
+            at_low[j] += (key == low[j]) & (key != high[j])
+            inside[j, used[j]] = key
+            used[j] += (key > low[j]) & (key < high[j])
+
+
+@compiled
+def tally(
+    p: Any,
+    s: Any,
+    order: int,
+    arithmetic: int,
+    stream: Any,
+    start: Any,
+    low: Any,
+    high: Any,
+    marked: Any,
+    active: Any,
+    groups: Any,
+    keys: Any,
+    found: Any,
+    flags: Any,
+    above: Any,
+    at_low: Any,
+    at_high: Any,
+    inside: Any,
+    used: Any,
+    changed: Any,
+) -> Any:
+    """Place one block's keys relative to every interval; return the largest change's bits.
+
+    `above[j]` counts keys beyond `high[j]` of the `active` intervals, which `groups` lays out
+    as `place` wants them; `at_low`, `at_high`, `inside` are `sift`'s; `changed[0]` counts
+    elements with a change above zero. Once a change is no number, nothing is counted any more.
+    """
+    largest = _ZERO
+    alone = order == TOP and arithmetic == FLOAT32
+    counts = np.zeros(active.size + 1, np.int64)
+    for first in range(0, s.size, SUB_BLOCK):
+        last = min(s.size, first + SUB_BLOCK)
+        x, y, block = p[first:last], s[first:last], keys[: last - first]
+        if order == RANDOM:
+            largest = larger(fill_keys(x, y, TOP, arithmetic, stream, start, block), largest)
+            changed[0] += count_moved(block, _ZERO)
+            random_keys(stream, start + first, block)
+        elif not alone or block.size % LANES:
+            largest = larger(fill_keys(x, y, order, arithmetic, stream, start, block), largest)
+        if largest > _INFINITE:
+            return largest
+        flags[:] = 0
+        top = place(x, y, keys, alone, block.size, groups, flags, counts)
+        if alone and top >= bucket(_INFINITE):
+            for key in block:
+                largest = larger(key, largest)
+            if largest > _INFINITE:
+                return largest
+        if order == BOTTOM:
+            changed[0] += count_moved(block, still_key(order))
+        size = gather(block, flags, found)
+        sift(found, size, marked, low, high, above, at_low, at_high, inside, used)
+    if order == TOP:
+        # A change that is not zero is at least 2**-149 / 1e-8, far above the first bucket.
+        changed[0] += counts[0]
+    for i in range(active.size):
+        above[active[i]] += counts[1 + i]
+    return largest
