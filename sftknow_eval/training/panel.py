@@ -113,7 +113,9 @@ def answers(model: Any, tokenizer: Any, panel: Sequence[Document], batch_size: i
 
     Raises:
         ModelError: the style is `chat` and the tokenizer has no chat template.
+        SettingsError: the weights are spread over processes.
     """
+    _check_whole(model)
     prompts = [_prompt_ids(tokenizer, document) for document in panel]
     ends = end_ids(model, tokenizer)
     pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -128,6 +130,16 @@ def answers(model: Any, tokenizer: Any, panel: Sequence[Document], batch_size: i
                 style: Style = panel[i]["style"]
                 verdicts[i] = contains(answer_part(text, style, 0), panel[i]["aliases"])
     return verdicts
+
+
+def _check_whole(model: Any) -> None:
+    for name, weight in model.named_parameters():
+        # FSDP 2; DeepSpeed's ZeRO-3, which leaves empty places behind.
+        if hasattr(weight, "to_local") or hasattr(weight, "ds_id"):
+            raise SettingsError(
+                f"The weight '{name}' is spread over processes (FSDP or ZeRO-3), so that the model "
+                "cannot be asked while it is trained. Evaluate its checkpoints instead."
+            )
 
 
 def _prompt_ids(tokenizer: Any, document: Mapping[str, Any]) -> list[int]:
