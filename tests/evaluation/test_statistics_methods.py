@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 
@@ -227,3 +228,14 @@ def test_few_facts_can_show_nothing_and_clusters_show_less() -> None:
     # (1.96 + 0.84) standard errors.
     assert clustered == pytest.approx(2.8016 * 0.05, rel=1e-3)
     assert clustered > alone
+
+
+def test_adjusting_leaves_garbage_collection_as_it_was() -> None:
+    holm([0.01, 0.02])
+    assert gc.get_freeze_count() == 0
+    gc.freeze()
+    try:
+        holm([0.01, 0.02])
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
