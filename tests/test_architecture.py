@@ -18,7 +18,7 @@ HEAVY = ("torch", "transformers", "vllm", "ray", "trl", "lm_eval", "datasets", "
 FLOORS: list[set[str]] = [
     {"errors"},
     {"artifacts"},
-    {"config_faults", "models", "prompts", "record", "vllm_support"},
+    {"config_faults", "decoding", "models", "prompts", "record", "vllm_support"},
     {"mastery", "drift", "restoration"},
     {"training", "evaluation", "world"},
     {"sweep", "pages"},

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sftknow_eval.cli.pairs import chosen_region, shown_progress, split_numbers
+from sftknow_eval.cli.tokens import tokens
 
 if TYPE_CHECKING:
     from sftknow_eval.drift.report import Report, Share
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measure what fine-tuning moved.", no_args_is_help=True)
 
 
-@app.callback()
-def _drift() -> None:
-    """Measure what fine-tuning moved."""
+app.command()(tokens)
 
 
 @app.command()

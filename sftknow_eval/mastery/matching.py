@@ -57,6 +57,29 @@ def contains_word(text: str, aliases: Sequence[str], *, ignore_case: bool = Fals
     return any(_stands_alone(fold(form), folded) for form in _forms(_listed(aliases)))
 
 
+def begins(text: str, aliases: Sequence[str]) -> bool:
+    """Return whether `text`, after white space, begins with an alias, case kept.
+
+    Raises:
+        ValueError: there is no alias, or one is empty.
+
+    Source: section 4 (the answer comes at the start of the completion).
+    """
+    return text.lstrip().startswith(_forms(_listed(aliases)))
+
+
+def may_begin(text: str, aliases: Sequence[str]) -> bool:
+    """Return whether `text` could still begin with an alias once more is appended to it.
+
+    A character that is not whole yet, at the end of the text, is left out of account.
+
+    Raises:
+        ValueError: there is no alias, or one is empty.
+    """
+    so_far = text.lstrip().rstrip("\ufffd")
+    return any(form.startswith(so_far) for form in _forms(_listed(aliases)))
+
+
 def exact_match(text: str, aliases: Sequence[str]) -> bool:
     """Return whether `text`, normalised, equals an alias, normalised.
 

@@ -9,12 +9,11 @@ Batches are lm-eval's own (the same prompts, padded alike), and so is what is ma
 tokens. Requests of any other kind go to lm-eval's method: stop strings, sampling, models
 with other caches, logits processors in the model's generation config.
 
-Legend: N rows, L tokens, V vocabulary.
+Legend: N rows.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +24,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from sftknow_eval.decoding import GreedyBatch
+
 # Entries of a generation config that do not bear on greedy decoding, or that are looked at here.
 _HARMLESS = {
     *("bos_token_id", "eos_token_id", "pad_token_id", "transformers_version", "use_cache"),
@@ -32,8 +33,6 @@ _HARMLESS = {
     *("output_attentions", "output_hidden_states", "max_new_tokens"),
 }
 _ASKED = {"do_sample": False, "temperature": 0.0, "until": []}
-# Rows are taken out of a batch when at least this share of them has ended.
-_ENDED_SHARE = 0.1
 
 
 class GreedyHF(HFLM):  # type: ignore[misc]
@@ -134,9 +133,9 @@ class GreedyHF(HFLM):  # type: ignore[misc]
     ) -> list[list[int]]:
         """Return the tokens of each answer, without the token that ended it."""
         answers: list[list[int]] = [[] for _ in prompts]
-        batch = _Batch(self._model, prompts, self.tokenizer.pad_token_id)
+        batch = GreedyBatch(self._model, prompts, self.tokenizer.pad_token_id)
         for step in range(most):
-            token_N = batch.next_tokens()
+            token_N = batch.next_logits().argmax(dim=-1)
             for place, (row, token) in enumerate(zip(batch.rows, token_N.tolist(), strict=True)):
                 if batch.alive[place] and not (ended := token in ends):
                     answers[row].append(token)
@@ -152,53 +151,6 @@ class GreedyHF(HFLM):  # type: ignore[misc]
         end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [text.split(end)[0] if end else text for text in texts]
-
-
-class _Batch:
-    """Prompts that are answered together; those that have ended are taken out."""
-
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad: int) -> None:
-        longest = max(map(len, prompts))
-        tokens = [[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        self._model = model
-        self._tokens_NL = torch.tensor(tokens, device=model.device)
-        self._mask_NL = torch.tensor(mask, device=model.device)
-        self._position_NL = (self._mask_NL.cumsum(-1) - 1).clamp(min=0)
-        self._padded = any(len(prompt) < longest for prompt in prompts)
-        self._cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-        known = inspect.signature(model.forward).parameters
-        self._keep = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
-        self._positions = "position_ids" in known
-        self.rows = list(range(len(prompts)))
-        self.alive = [True] * len(prompts)
-
-    def next_tokens(self) -> torch.Tensor:
-        """Return the likeliest next token of each row, (N,)."""
-        given = {"position_ids": self._position_NL} if self._positions else {}
-        output = self._model(
-            input_ids=self._tokens_NL,
-            attention_mask=self._mask_NL if self._padded else None,
-            past_key_values=self._cache,
-            use_cache=True,
-            **given,
-            **self._keep,
-        )
-        likeliest: torch.Tensor = output.logits[:, -1].float().argmax(dim=-1)
-        return likeliest
-
-    def go_on(self, token_N: torch.Tensor) -> None:
-        """Append a token to each row; take out the rows that have ended."""
-        mask_NL, position_NL = self._mask_NL, self._position_NL[:, -1:]
-        left = [place for place, alive in enumerate(self.alive) if alive]
-        if len(left) <= (1 - _ENDED_SHARE) * len(self.rows):
-            kept = torch.tensor(left, device=token_N.device)
-            self._cache.batch_select_indices(kept)
-            token_N, mask_NL, position_NL = token_N[kept], mask_NL[kept], position_NL[kept]
-            self.rows = [self.rows[place] for place in left]
-            self.alive = [True] * len(left)
-        self._tokens_NL, self._position_NL = token_N[:, None], position_NL + 1
-        self._mask_NL = torch.cat([mask_NL, mask_NL.new_ones(len(mask_NL), 1)], dim=1)
 
 
 def _cut(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
