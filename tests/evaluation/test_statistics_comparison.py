@@ -90,6 +90,12 @@ def test_a_run_is_also_set_against_plain_fine_tuning_and_the_form_only() -> None
         found.pair("base", "lora")
 
 
+def test_a_run_may_stand_by_without_being_compared_itself() -> None:
+    found = compare_runs(BASE, {"sft": TUNED}, format_only="form", others={"form": BASE}, draws=200)
+    assert [(pair.run, pair.against) for pair in found.pairs] == [("sft", "base"), ("sft", "form")]
+    assert found.record["runs"] == ["sft"]
+
+
 def test_families_are_adjusted_by_other_domain_and_level() -> None:
     rng = np.random.default_rng(0)
     strata = rng.integers(0, 5, 500)

@@ -112,6 +112,7 @@ def compare_runs(
     reference: str | None = None,
     *,
     format_only: str | None = None,
+    others: Mapping[str, Sequence[Outcome]] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Comparison:
@@ -124,6 +125,7 @@ def compare_runs(
         clusters: subject by fact id; None where the outcomes carry it.
         reference: name of the run that stands for plain fine-tuning, if there is one.
         format_only: name of the run that learned the prompt's form only, if there is one.
+        others: runs that stand as reference or form only and are not compared themselves.
         draws: of bootstrap and sign flips.
         seed: of the draws; equal seeds give equal numbers.
 
@@ -131,18 +133,19 @@ def compare_runs(
         SettingsError: runs of other facts or strata, unknown subjects, or names that are not
             those of runs.
     """
-    _check(runs, {"reference": reference, "format_only": format_only}, draws)
-    asked = dict(runs) if base is None else {BASE: base, **runs}
+    known = {**(others or {}), **runs}
+    _check(known, runs, {"reference": reference, "format_only": format_only}, draws)
+    asked = known if base is None else {BASE: base, **known}
     panel = Panel.of(next(iter(asked.values())), clusters)
     verdicts = {name: panel.verdicts(outcomes, name) for name, outcomes in asked.items()}
-    others: dict[str, Role] = {} if base is None else {BASE: "base"}
+    roles: dict[str, Role] = {} if base is None else {BASE: "base"}
     if reference is not None:
-        others[reference] = "reference"
+        roles[reference] = "reference"
     if format_only is not None:
-        others.setdefault(format_only, "format_only")
+        roles.setdefault(format_only, "format_only")
     pairs = [
         Pair(run, other, role, _domains(panel, verdicts[run], verdicts[other], draws, seed))
-        for other, role in others.items()
+        for other, role in roles.items()
         for run in runs
         if run != other
     ]
@@ -151,16 +154,19 @@ def compare_runs(
 
 
 def _check(
-    runs: Mapping[str, Sequence[Outcome]], named: Mapping[str, str | None], draws: int
+    known: Mapping[str, Sequence[Outcome]],
+    runs: Mapping[str, Sequence[Outcome]],
+    named: Mapping[str, str | None],
+    draws: int,
 ) -> None:
     faults = []
     if not runs:
         faults.append("there is no run to compare with the base")
-    if BASE in runs:
+    if BASE in known:
         faults.append(f"a run is called '{BASE}', which is the name of the base itself")
     for role, name in named.items():
-        if name is not None and name not in runs:
-            faults.append(f"the {role} '{name}' is not among the runs {', '.join(sorted(runs))}")
+        if name is not None and name not in known:
+            faults.append(f"the {role} '{name}' is not among the runs {', '.join(sorted(known))}")
     if draws < 100:
         faults.append(f"{draws} draws are too few for an interval; give at least 100")
     if faults:
