@@ -26,6 +26,7 @@ from sftknow_eval.leaderboard.measures import (
     differences,
     of_numbers,
 )
+from sftknow_eval.leaderboard.places import submission_folders
 from sftknow_eval.leaderboard.reproductions import is_reproduced
 from sftknow_eval.leaderboard.rows import (
     Board,
@@ -38,7 +39,7 @@ from sftknow_eval.leaderboard.rows import (
 )
 from sftknow_eval.leaderboard.seed_check import CheckedSeed, Reference
 from sftknow_eval.leaderboard.verdict_cache import VerdictCache
-from sftknow_eval.leaderboard.verify import Verdict, Verifier, submission_folders, with_cross_faults
+from sftknow_eval.leaderboard.verify import Verdict, Verifier, with_cross_faults
 from sftknow_eval.leaderboard.withdrawn import read_withdrawn
 from sftknow_eval.mastery.table import N_STRATA
 

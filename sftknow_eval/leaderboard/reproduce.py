@@ -19,6 +19,7 @@ from sftknow_eval.leaderboard.base_writer import asked_facts
 from sftknow_eval.leaderboard.contained import sha256
 from sftknow_eval.leaderboard.manifest import MANIFEST_NAME, Manifest, SeedRun
 from sftknow_eval.leaderboard.material import eval_seed
+from sftknow_eval.leaderboard.places import SUBMISSIONS
 from sftknow_eval.leaderboard.reproductions import (
     ReproducedSeed,
     Reproduction,
@@ -26,7 +27,7 @@ from sftknow_eval.leaderboard.reproductions import (
     record_path,
 )
 from sftknow_eval.leaderboard.submit import seed_evidence
-from sftknow_eval.leaderboard.verify import SUBMISSIONS, Verifier
+from sftknow_eval.leaderboard.verify import Verifier
 from sftknow_eval.mastery.dataset import Dataset, open_dataset
 from sftknow_eval.training.strategy import Strategy
 

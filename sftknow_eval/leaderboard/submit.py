@@ -48,8 +48,9 @@ from sftknow_eval.leaderboard.manifest_parts import (
     Weights,
 )
 from sftknow_eval.leaderboard.material import RowMaterial, SeedMaterial
+from sftknow_eval.leaderboard.places import SUBMISSIONS, submission_folders
 from sftknow_eval.leaderboard.recount import seed_counts
-from sftknow_eval.leaderboard.verify import SUBMISSIONS, Verifier, submission_folders
+from sftknow_eval.leaderboard.verify import Verifier
 from sftknow_eval.mastery.facts import Domain, Fact
 
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")

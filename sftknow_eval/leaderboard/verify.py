@@ -7,7 +7,7 @@ then against the others: nobody's evidence, weights or name may be another's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,16 +18,18 @@ from sftknow_eval.leaderboard.contained import files_below
 from sftknow_eval.leaderboard.contamination import HeldOutFacts, overlap_flag
 from sftknow_eval.leaderboard.crosscheck import cross_faults
 from sftknow_eval.leaderboard.manifest import MANIFEST_NAME, Manifest, read_manifest
+from sftknow_eval.leaderboard.places import (
+    MASTERY,
+    SUBMISSIONS,
+    find_root,
+    submission_folders,
+)
 from sftknow_eval.leaderboard.rows import Flag
 from sftknow_eval.leaderboard.seed_check import CheckedSeed, Reference, check_seed
 from sftknow_eval.leaderboard.strategy_config import config_faults
 from sftknow_eval.leaderboard.withdrawn import LOG_NAME, read_withdrawn
 
 logger = logging.getLogger(__name__)
-
-SUBMISSIONS = "submissions"
-MASTERY = "mastery"
-_DEPTH = 4
 
 Outcome = Literal["recomputed", "self_reported", "refused"]
 
@@ -112,6 +114,8 @@ class Verifier:
             return Verdict(path, "refused", (f"cannot be read: {type(error).__name__}",))
 
     def _verdict(self, folder: Path, path: str) -> Verdict:
+        if folder.is_symlink():
+            raise SubmissionError("It is a link; a submission holds ordinary files only.")
         files = {str(file.relative_to(folder)) for file in files_below(folder)}
         manifest = read_manifest(folder)
         reasons = list(_place_faults(manifest, path, files))
@@ -165,7 +169,9 @@ def verify(paths: Path | Sequence[Path], root: Path | None = None) -> list[Verdi
 
 def _other_verdicts(root: Path, verifier: Verifier) -> Iterator[Verdict]:
     """Yield what is refused besides submissions: stores of bases, the log of withdrawn rows."""
-    for folder in _children(root / MASTERY):
+    for folder in sorted((root / MASTERY).iterdir()):
+        if folder.name.startswith("."):
+            continue
         try:
             verifier.reference(folder.name)
         except SubmissionError as error:
@@ -200,47 +206,6 @@ def with_cross_faults(found: dict[Path, Verdict], chosen: set[Path]) -> dict[Pat
                 verdict.path, "refused", tuple(reasons), manifest=verdict.manifest
             )
     return refused
-
-
-def find_root(path: Path) -> Path:
-    """Return the leaderboard's folder that a path belongs to.
-
-    Raises:
-        SettingsError: neither it nor a folder above it holds `submissions/` and `mastery/`.
-    """
-    start = path.resolve()
-    for folder in (start, *start.parents):
-        if (folder / SUBMISSIONS).is_dir() and (folder / MASTERY).is_dir():
-            return folder
-    raise SettingsError(
-        f"{path} belongs to no leaderboard: a folder with {SUBMISSIONS}/ and {MASTERY}/ was "
-        "expected. 'sftknow board submit RESULTS --root DIR' makes one."
-    )
-
-
-def submission_folders(root: Path, below: Path) -> list[Path]:
-    """Return the submissions' folders below a path: four levels deep, or holding a manifest."""
-    top = root / SUBMISSIONS
-    folders: Iterable[Path] = [top]
-    for _ in range(_DEPTH):
-        folders = [child for folder in folders for child in _children(folder)]
-    # A manifest at another depth is a submission too: one that will be refused for its place.
-    misplaced = {file.parent for file in top.rglob(MANIFEST_NAME) if not file.is_symlink()}
-    asked = below.resolve()
-    found = sorted(folder for folder in {*folders, *misplaced} - {top} if not _hidden(folder, top))
-    inside = [f for f in found if f.resolve() == asked or asked in f.resolve().parents]
-    return inside or [f for f in found if f.resolve() in asked.parents]
-
-
-def _hidden(folder: Path, top: Path) -> bool:
-    """Return whether a folder is what a killed run left behind; no site shows it."""
-    return any(part.startswith(".") for part in folder.relative_to(top).parts)
-
-
-def _children(folder: Path) -> Iterator[Path]:
-    if folder.is_dir() and not folder.is_symlink():
-        children = (c for c in sorted(folder.iterdir()) if c.is_dir() or c.is_symlink())
-        yield from (child for child in children if not child.name.startswith("."))
 
 
 def _place_faults(manifest: Manifest, path: str, files: set[str]) -> Iterator[str]:

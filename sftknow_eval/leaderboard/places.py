@@ -1,0 +1,61 @@
+"""Where submissions lie in a leaderboard's folder, also those that lie in the wrong place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from sftknow_eval.errors import SettingsError
+from sftknow_eval.leaderboard.manifest import MANIFEST_NAME
+
+SUBMISSIONS = "submissions"
+MASTERY = "mastery"
+_DEPTH = 4
+
+
+def find_root(path: Path) -> Path:
+    """Return the leaderboard's folder that a path belongs to.
+
+    Raises:
+        SettingsError: neither it nor a folder above it holds `submissions/` and `mastery/`.
+    """
+    start = _plain(path)
+    for folder in (start, *start.parents):
+        if (folder / SUBMISSIONS).is_dir() and (folder / MASTERY).is_dir():
+            return folder
+    raise SettingsError(
+        f"{path} belongs to no leaderboard: a folder with {SUBMISSIONS}/ and {MASTERY}/ was "
+        "expected. 'sftknow board submit RESULTS --root DIR' makes one."
+    )
+
+
+def submission_folders(root: Path, below: Path) -> list[Path]:
+    """Return the submissions' folders below a path, or the one that holds it.
+
+    Those are: folders four levels deep; folders with a manifest at another depth, which will be
+    refused for their place; and links, which will be refused for being links.
+    """
+    asked = _plain(below)
+    found = sorted(set(_submissions(root.resolve() / SUBMISSIONS)))
+    inside = [folder for folder in found if folder == asked or asked in folder.parents]
+    return inside or [folder for folder in found if folder in asked.parents]
+
+
+def _submissions(top: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(top, followlinks=False):
+        folder = Path(place)
+        depth = len(folder.relative_to(top).parts)
+        # What a killed run left behind; no site shows it.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if depth == _DEPTH or (depth and MANIFEST_NAME in files):
+            yield folder
+        if depth < _DEPTH:
+            yield from (folder / name for name in folders if (folder / name).is_symlink())
+
+
+def _plain(path: Path) -> Path:
+    """Return the absolute path; a link that it ends in stays one."""
+    if path.name in ("", ".."):
+        return path.resolve()
+    return path.parent.resolve() / path.name
