@@ -4,7 +4,7 @@ The other is the base, plain fine-tuning, or a fine-tune that learned the prompt
 is what the other knows and the run answers wrongly, gained the reverse (protocol, "Kept, lost,
 gained").
 
-Suffixes: F facts, C columns, D draws.
+Suffixes: F facts, S strata, C columns, D draws.
 """
 
 from __future__ import annotations
@@ -208,6 +208,16 @@ def _ratios(sums_DC: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def _mean_ratios(sums_DSC: np.ndarray, held: list[int]) -> dict[str, np.ndarray]:
+    """Return (D) the means over the strata that hold facts, by name of the ratio."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = [_ratios(sums_DSC[:, s]) for s in held]
+    return {
+        name: np.mean([ratios[name] for ratios in found], axis=0)
+        for name in ("right", "known", "difference")
+    }
+
+
 def _mean(
     panel: Panel,
     strata: tuple[Cell, ...],
@@ -216,16 +226,9 @@ def _mean(
     everything: Transitions,
 ) -> Cell:
     """Return the mean of the strata: by the bootstrap where it serves all, else by Zou-Donner."""
+    cells = [cell for cell in strata if cell.counts.n]
     held = [s for s, cell in enumerate(strata) if cell.counts.n]
-    cells = [strata[s] for s in held]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = {
-            unit: {
-                name: np.mean([_ratios(found[:, s])[name] for s in held], axis=0)
-                for name in ("right", "known", "difference")
-            }
-            for unit, found in sums.items()
-        }
+    means = {unit: _mean_ratios(found, held) for unit, found in sums.items()}
     difference = mean_estimate([cell.difference for cell in cells])
     by: dict[Unit, Estimate] = {
         unit: bootstrap_estimate(difference.value, found["difference"], clusters[unit])
