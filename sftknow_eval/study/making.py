@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sftknow_eval.artifacts import read_json
 from sftknow_eval.errors import TooFewFacts
 from sftknow_eval.study.job import Job, LeftOut
+from sftknow_eval.study.launching import launched
 
 if TYPE_CHECKING:
     from sftknow_eval.mastery.table import MasteryTable
@@ -60,6 +61,8 @@ def train(job: Job) -> bool:
     from sftknow_eval.training.strategy import Strategy
 
     settings = job.settings
+    if settings.get("launch"):
+        return launched(job)
     prompts = job.inputs.get("prompts")
     request = TrainRequest(
         base=job.inputs["base"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,13 +190,21 @@ class _Planner:
         base = next(base for base in self.plan.study.bases if base.id == cell.base)
         settings = {
             **{"stratum": cell.stratum, "n": cell.n, "draw": cell.draw, "revision": base.revision},
-            "training": {**self.plan.study.training, **group.settings},
-            "strategy": strategy.model_dump(mode="json", exclude_defaults=True),
+            **self._training(group.settings, strategy),
         }
         model = self._add_to(run, "model", "train", places.inputs, settings, ())
         for split in group.evaluate:
             self._evaluation(run, split, f"{INSIDE}{model}", (model,))
         self._measures(run, group, model)
+
+    def _training(self, own: Mapping[str, Any], strategy: Strategy) -> dict[str, Any]:
+        """Return how a model is trained: the study's settings, then its own, and the strategy."""
+        launch = self.plan.study.compute.launch
+        return {
+            "training": {**self.plan.study.training, **own},
+            "strategy": strategy.model_dump(mode="json", exclude_defaults=True),
+            **({"launch": list(launch)} if launch else {}),
+        }
 
     def _measures(self, run: Run, group: Group, model: str) -> None:
         cell, inputs = run.cell, dict(self.plan.places[run.cell.base].inputs)
@@ -310,8 +319,7 @@ class _Planner:
         strategy = self._strategy(task.strategy)
         settings = {
             **{"n": None if task.make else task.n, "draw": task.seed, "revision": base.revision},
-            "training": {**self.plan.study.training, **task.settings},
-            "strategy": strategy.model_dump(mode="json", exclude_defaults=True),
+            **self._training(task.settings, strategy),
         }
         inputs = {"base": places.base, "prompts": self._seen(prompts)}
         needs = (*places.needs, *needs)
