@@ -130,7 +130,7 @@ def _drift(root: Path, index: Mapping[str, Any], base: str) -> list[str]:
     for run in index["runs"]:
         if run["strategy"] == _PLAIN and run["base"] == base and run["token_drift"]:
             report = read_json(root / run["token_drift"] / "token_drift.json")
-            value = report["protocol"]["kl_top10"]["mean"]
+            value = report["overall"]["kl_top10"]["mean"]
             if value is not None:
                 values.setdefault((run["n"], run["stratum"]), []).append(value)
     counts = sorted({n for n, _ in values})

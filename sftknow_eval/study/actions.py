@@ -33,6 +33,7 @@ _WHOLE: dict[str, Action] = {
     "layers": measuring.layers,
     "interpolation-curve": measuring.interpolation_curve,
     "null-row": measuring.null_row,
+    "tokens": measuring.tokens,
     "weights": measuring.weights,
     "statistics": comparing.statistics,
     "report": showing.report,

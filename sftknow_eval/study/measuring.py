@@ -159,6 +159,21 @@ def null_row(job: Job) -> None:
     write_base_again(table, dataset, job.out, split=job.settings["split"])
 
 
+def tokens(job: Job) -> None:
+    """Measure how far the fine-tune's next-token distribution moved from the base's."""
+    from sftknow_eval.evaluation.tokens.measure import token_drift
+    from sftknow_eval.evaluation.tokens.request import TokenDriftRequest
+
+    request = TokenDriftRequest(
+        base=job.inputs["base"],
+        finetuned=job.inputs["model"],
+        metadata={**job.metadata, "split": "test"},
+        backend=job.settings["backend"],
+        engine_args=job.settings["engine_args"],
+    )
+    token_drift(request, job.out)
+
+
 def weights(job: Job) -> None:
     """Measure how much each weight changed."""
     from sftknow_eval.drift.change import measure

@@ -222,7 +222,8 @@ class _Planner:
             asked = self._asking(ranges=list(layers.ranges))
             self._add_to(run, "layers", "layers", inputs, asked, (model,))
         if (chosen := group.token_drift) and chosen.takes(*where):
-            asked = {"backend": self.plan.study.evaluation.backend}
+            asked = self._asking()
+            asked = {name: asked[name] for name in ("backend", "engine_args")}
             self._add_to(run, "tokens", "tokens", inputs, asked, (model,))
         if (chosen := group.weights) and chosen.takes(*where):
             asked = {"ratios": list(WEIGHT_RATIOS)}
