@@ -119,9 +119,7 @@ def _run(
 
     facts = request.prompts is None and strategy.is_trained
     if request.prompts is not None and (mastery or data):
-        raise SettingsError(
-            "--prompts trains on rows of its own: --mastery and --data are not used."
-        )
+        raise SettingsError("--prompts trains on rows of its own: leave out --mastery and --data.")
     table = find_mastery(explicit=mastery, base=request.base) if facts else None
     dataset = open_dataset(data) if facts else None
     with _Progress() as progress:

@@ -175,6 +175,7 @@ def test_settings_of_the_trainer_reach_it(model: Any, tokenizer: Any, examples: 
     ("trainer", "adapter", "expected"),
     [
         ({"optim": "adamm"}, None, "TRL refuses"),
+        ({"fsdp": "full_shard"}, None, "only works in distributed training"),
         ({}, ("LORA", {"r": 0, "target_modules": "all-linear"}), "PEFT refuse"),
         ({}, ("LORA", {"target_modules": ["w_o_w"]}), "PEFT refuse"),
     ],
