@@ -1,7 +1,8 @@
-"""The demo's own parts: which steps run, and what the summary says about given numbers."""
+"""The demo: a study like any other, and plain words about what it shows."""
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,222 +10,148 @@ from typing import Any
 
 import pytest
 
-from sftknow_eval.demo import Journal, Step, demo_steps, next_commands, summary
-from sftknow_eval.record import TrainingRecord, read_record
-
-RECORD = TrainingRecord(
-    base="base",
-    revision=None,
-    base_fingerprint="ab",
-    mastery_digest="cd",
-    data="world",
-    data_source="world",
-    facts_digest="ef",
-    stratum=0,
-    n=240,
-    seed=0,
-    fact_ids=(),
-    hyperparameters={},
-    saved_dtype="float32",
-    versions={},
-    steps=30,
-    losses=(),
-)
+from sftknow_eval.artifacts import read_json, write_json
+from sftknow_eval.demo import demo_config, next_commands, summary
 
 
-class Runs:
-    """Stands in for subprocess.run: notes the words and makes each step's result."""
-
-    def __init__(self, steps: list[Step]) -> None:
-        self.results = {step.command.split()[1]: step.result for step in steps}
-        self.verbs: list[str] = []
-        self.fail = ""
-
-    def __call__(self, command: tuple[str, ...], **_: Any) -> None:
-        verb = command[3]
-        self.verbs.append(verb)
-        if verb == self.fail:
-            raise subprocess.CalledProcessError(2, command)
-        self.results[verb].parent.mkdir(parents=True, exist_ok=True)
-        self.results[verb].touch()
+def test_every_size_of_the_demo_has_its_configuration() -> None:
+    names = [demo_config(size).name for size in ("demo", "quick", "full")]
+    assert names == ["demo.yaml", "demo-quick.yaml", "demo-full.yaml"]
 
 
-@pytest.fixture
-def steps(tmp_path: Path) -> list[Step]:
-    return demo_steps(tmp_path / "an out")
-
-
-@pytest.fixture
-def runs(steps: list[Step], monkeypatch: pytest.MonkeyPatch) -> Runs:
-    stand_in = Runs(steps)
-    monkeypatch.setattr(subprocess, "run", stand_in)
-    return stand_in
-
-
-def run_all(out: Path, steps: list[Step]) -> None:
-    journal = Journal(out, steps)
-    for number in range(len(steps)):
-        if not journal.is_finished(number):
-            journal.run(number)
-
-
-def test_finished_steps_are_not_run_again(tmp_path: Path, steps: list[Step], runs: Runs) -> None:
-    run_all(tmp_path / "an out", steps)
-    assert runs.verbs == ["world", "probe", "train", "eval", "sweep", "drift"]
-    run_all(tmp_path / "an out", steps)
-    assert len(runs.verbs) == 6
-
-
-def test_a_failed_step_is_run_again_with_all_after_it(
-    tmp_path: Path, steps: list[Step], runs: Runs
-) -> None:
-    runs.fail = "train"
-    with pytest.raises(subprocess.CalledProcessError):
-        run_all(tmp_path / "an out", steps)
-    runs.fail = ""
-    run_all(tmp_path / "an out", steps)
-    assert runs.verbs == ["world", "probe", "train", "train", "eval", "sweep", "drift"]
-
-
-def test_a_lost_result_or_another_seed_is_made_anew(
-    tmp_path: Path, steps: list[Step], runs: Runs
-) -> None:
-    run_all(tmp_path / "an out", steps)
-    steps[1].result.unlink()
-    run_all(tmp_path / "an out", steps)
-    assert runs.verbs[6:] == ["probe", "train", "eval", "sweep", "drift"]
-    run_all(tmp_path / "an out", demo_steps(tmp_path / "an out", seed=1))
-    assert runs.verbs[11:] == ["world", "probe", "train", "eval", "sweep", "drift"]
-
-
-def test_commands_are_what_a_shell_would_take(tmp_path: Path, steps: list[Step]) -> None:
-    import shlex
-
-    assert str(tmp_path / "an out" / "world") in shlex.split(steps[0].command)
-    assert all(step.command.startswith("sftknow ") for step in steps)
-    typed = [command for _, command in next_commands(Path("demo-out"), 240)]
-    literal = "lm_eval --model hf --model_args pretrained=demo-out/finetuned --tasks sftknow_cbqa"
-    assert any(command.startswith(literal) for command in typed)
-
-
-def results(id_strata: list[tuple[int, int]], ood_strata: list[tuple[int, int]]) -> dict[str, Any]:
-    """Results in which stratum i has (facts that are right after, facts); the base knew half."""
-    from sftknow_eval.evaluation.compare import Transitions
-    from sftknow_eval.evaluation.results import Share, mean_of_strata
-
-    scores: dict[str, Any] = {"base": {}, "finetuned": {}}
-    changed: dict[str, Any] = {}
-    for domain, strata in (("id", id_strata), ("ood", ood_strata)):
-        entries = [
-            Transitions(
-                kept=min(right, n // 2),
-                lost=n // 2 - min(right, n // 2),
-                gained=right - min(right, n // 2),
-                unknown=n - n // 2 - (right - min(right, n // 2)),
-            )
-            for right, n in strata
-        ]
-        for model in scores:
-            shares = [Share(n // 2 if model == "base" else right, n) for right, n in strata]
-            scores[model][domain] = {
-                "alias_acc": {
-                    "strata": [share.as_json() for share in shares],
-                    "mean": {"value": mean_of_strata(shares).value},
-                }
-            }
-        total = [sum(getattr(e, k) for e in entries) for k in ("kept", "lost", "gained", "unknown")]
-        changed[domain] = {
-            "strata": [entry.as_json() for entry in entries],
-            "all": Transitions(*total).as_json(),
-        }
-    return {"scores": scores, "transitions": changed}
-
-
-def swept(*means: tuple[float, float]) -> dict[str, Any]:
-    """A sweep with (ratio, mean accuracy) in both domains, each 10 points up and down."""
+def seeds(strategy: str, stratum: object, n: int, mean: float, spread: float = 0.02) -> Any:
+    """A strategy's mean over draws on one stratum and n, with an interval of +- `spread`."""
+    entry = {"mean": mean, "low": mean - spread, "high": mean + spread}
     return {
-        "points": [
-            {
-                "ratio": ratio,
-                "same_as": None,
-                "scores": {
-                    domain: {"alias_acc": {"mean": {"value": v, "low": v - 0.1, "high": v + 0.1}}}
-                    for domain in ("id", "ood")
-                },
-            }
-            for ratio, v in means
-        ]
-        + [{"ratio": 80.0, "same_as": 60.0}]
+        "base": "base",
+        "strategy": strategy,
+        "stratum": stratum,
+        "n": n,
+        "summary": {"domains": {"id": {"mean": entry}, "ood": {"mean": entry}}},
     }
 
 
-SWEPT = swept((0.0, 0.4), (20.0, 0.45), (60.0, 0.1))
-RISING = [(0, 100), (20, 100), (40, 100), (60, 100), (90, 100)]
+def run(stratum: int, n: int, **places: Any) -> dict[str, Any]:
+    found = {"strategy": "sft_divided", "base": "base", "stratum": stratum, "n": n}
+    return {**found, "kind": "training", "token_drift": None, "sweep": None, **places}
 
 
-def test_the_summary_counts_what_was_kept_lost_and_gained() -> None:
-    text = "\n".join(summary(results(RISING, RISING), RECORD, SWEPT))
-    # By hand: the base knew 50 of each 100. Kept 0+20+40+50+50 = 160 of 250, lost 90 (36%),
-    # gained 0+0+0+10+40 = 50. Means: 50% before, (0+20+40+60+90)/5 = 42% after.
-    assert "In-domain: of 500 test facts the base knew 250." in text
-    assert "kept 160 of them and lost 90 (36%, 95% interval 30% to 42%)" in text
-    assert "100% in stratum 0, 60% in stratum 1, 20% in stratum 2, 0% in stratum 3" in text
-    assert "gained 50 that" in text
-    assert "from 50% to 42%" in text
-    assert "240 facts of stratum 0" in text
-    assert "no evidence about large models" in text
+def study(root: Path, found: list[Any], runs: list[dict[str, Any]]) -> Path:
+    """The files of a study from which the words are made."""
+    write_json(root / "comparison.json", {"seeds": found})
+    base = {"id": "base", "data": "world", "mastery": "probe/mastery.parquet", "path": "world/base"}
+    write_json(
+        root / "study.json", {"bases": [base], "runs": runs, "comparison": "comparison.json"}
+    )
+    return root
+
+
+def words(root: Path) -> str:
+    return "\n".join(summary(root))
 
 
 @pytest.mark.parametrize(
-    ("strata", "verdict"),
+    ("last", "verdict"),
     [
-        (RISING, "In-domain, so it is here."),
-        ([*RISING[:4], (60, 100)], "In-domain, so it is here."),
-        ([(80, 100), *RISING[1:]], "In-domain, it is not so here (stratum 1 below 0)."),
-        (
-            [(2, 10), (1, 10), *RISING[2:]],
-            "(stratum 1 below 0), though by no more than chance may do",
-        ),
-        ([(0, 0), (0, 0), (0, 0), (0, 0), (9, 10)], "too few strata hold facts here to tell"),
+        # 40% at best, give or take 2 points: 35% is below it, 37% may be chance.
+        (0.35, "Here it falls towards 240 facts, by more than chance, for stratum 0"),
+        (0.37, "Here no stratum's accuracy falls by more than chance may do"),
     ],
 )
-def test_the_summary_says_whether_accuracy_rises_with_mastery(
-    strata: list[tuple[int, int]], verdict: str
+def test_the_summary_says_whether_more_facts_do_harm(
+    tmp_path: Path, last: float, verdict: str
 ) -> None:
-    assert verdict in "\n".join(summary(results(strata, RISING), RECORD, SWEPT))
+    found = [seeds("sft_divided", 0, 60, 0.40), seeds("sft_divided", 0, 240, last)]
+    text = words(study(tmp_path, found, []))
+    assert verdict in text
+    assert f"for 60 and 240 facts; stratum 0: 40.0%, {100 * last:.1f}%" in text
 
 
-def test_a_domain_without_known_facts_is_said_so() -> None:
-    none = [(0, 1)] * 5
-    assert "Out-of-domain: the base knew none of 5 test facts." in summary(
-        results(RISING, none), RECORD, SWEPT
+def test_the_summary_names_the_best_and_the_worst_stratum(tmp_path: Path) -> None:
+    found = [seeds("sft_divided", s, 240, mean) for s, mean in ((0, 0.3), (2, 0.41), (4, 0.4))]
+    text = words(study(tmp_path, found, []))
+    assert "at 240 facts, it moves by 11.0 points; stratum 0 is worst, stratum 2 best" in text
+
+
+def test_the_summary_gives_the_course_of_the_token_drift(tmp_path: Path) -> None:
+    runs = []
+    for n, drift in ((60, 0.5), (240, 0.25)):
+        write_json(
+            tmp_path / str(n) / "token_drift.json", {"overall": {"kl_top10": {"mean": drift}}}
+        )
+        runs.append(run(0, n, token_drift=str(n)))
+    assert "it only falls: 0.500 at 60, 0.250 at 240 facts (nats)" in words(
+        study(tmp_path, [], runs)
     )
 
 
-def test_the_summary_says_what_restoring_brought_back() -> None:
-    text = "\n".join(summary(results(RISING, RISING), RECORD, SWEPT))
-    assert (
-        "In-domain, accuracy here is 40.0% with nothing restored, 45.0% at best (at 20%), by no "
-        "more than chance may do with so few facts, and 10.0% at 60%."
-    ) in text
-    clear = swept((0.0, 0.1), (20.0, 0.4))
-    assert "40.0% at best (at 20%), and" in "\n".join(
-        summary(results(RISING, RISING), RECORD, clear)
+def test_the_summary_says_what_restoring_brought_back(tmp_path: Path) -> None:
+    def point(ratio: float, value: float) -> dict[str, Any]:
+        scores = {"id": {"alias_acc": {"mean": {"value": value}}}}
+        return {"ratio": ratio, "same_as": None, "scores": scores}
+
+    # 60% gave the same model as 20%: every changed weight was back.
+    points = [point(0.0, 0.3), point(20.0, 0.35), {"ratio": 60.0, "same_as": 20.0}]
+    write_json(tmp_path / "sweep" / "test" / "sweep.json", {"points": points})
+    text = words(study(tmp_path, [], [run(0, 240, sweep="sweep", chosen_ratio=20.0)]))
+    assert "stratum 0: 30.0%, 35.0%, 35.0% (chosen on dev: 20%)" in text
+
+
+def test_the_summary_orders_the_strategies_each_on_its_best_stratum(tmp_path: Path) -> None:
+    found = [
+        seeds("sft_divided", 0, 240, 0.30),
+        seeds("sft_divided", 2, 240, 0.44),
+        seeds("lora", 2, 240, 0.41),
+        seeds("restoration", 2, 240, 0.46),
+        seeds("format_only", 4, 60, 0.99),
+    ]
+    text = words(study(tmp_path, found, []))
+    assert "restoration 46.0% and 46.0%; sft_divided 44.0% and 44.0%; lora 41.0% and 41.0%" in text
+    assert "99.0%" not in text
+    assert "no evidence about large models" in text
+
+
+def test_commands_are_what_a_shell_would_take(tmp_path: Path) -> None:
+    root = study(tmp_path / "an out", [], [run(0, 240, model="runs/one/model")])
+    typed = [command for _, command in next_commands(root)]
+    assert str(root / "world" / "base") in shlex.split(typed[2])
+    assert any(
+        command.startswith("lm_eval --model hf --model_args pretrained=") for command in typed
     )
 
 
-def test_a_quick_look_runs_every_step_and_then_reuses_them(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sftknow_eval", "demo", "--size", "tiny", "--out", "look"]
+@pytest.fixture
+def small_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The quick demo on the tiny world, in a checkout of its own."""
+    config = demo_config("quick").read_text()
+    for size, tiny in (("size: demo", "size: tiny"), ("n: [240]", "n: [24]")):
+        assert size in config
+        config = config.replace(size, tiny)
+    path = tmp_path / "quick.yaml"
+    path.write_text(config)
+    return path
+
+
+@pytest.mark.timeout(900)
+def test_a_quick_look_ends_with_a_report_a_board_and_words(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    call = (
+        "import sys; from pathlib import Path; import sftknow_eval.demo as demo\n"
+        f"demo.demo_config = lambda size: Path({str(small_demo)!r})\n"
+        "sys.argv = ['sftknow', 'demo', '--quick', '--out', 'look']\n"
+        "from sftknow_eval.cli.app import main; main()"
+    )
+    command = [sys.executable, "-c", call]
     first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert first.returncode == 0, first.stdout + first.stderr
-    for line in ("$ sftknow world --out look/world", "What is seen", "80 test facts", "lm_eval "):
-        assert line in first.stdout
-    for plot in ("restoration/curve.svg", "drift/concentration.svg", "drift/layers.svg"):
-        assert (tmp_path / "look" / plot).is_file()
-    record = read_record(tmp_path / "look" / "finetuned")
-    assert record is not None
-    assert (record.stratum, record.n) == (0, 24)
+    assert "$ sftknow study quick.yaml --out look" in first.stdout
+    assert first.stdout.rstrip().endswith("Board: look/board/site/index.html")
+    index = read_json(tmp_path / "look" / "study.json")
+    assert index["finished"]
+    for page in (index["report"], index["board"]):
+        assert (tmp_path / "look" / page).is_file()
     second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert second.stdout.count("Finished before: reused.") == 4
+    assert "steps were finished before" in second.stdout
     # The same words from the same results.
     assert second.stdout.partition("What is seen")[2] == first.stdout.partition("What is seen")[2]
