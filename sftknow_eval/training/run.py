@@ -256,7 +256,7 @@ def _trained(
     on_step: OnStep | None,
 ) -> TrainingRecord:
     adapter = strategy.adapter
-    model, tokenizer = _load(request, settings)
+    tokenizer = _tokenizer(request)
     job = Job(
         examples=material.encoded(tokenizer),
         settings=settings,
@@ -266,7 +266,7 @@ def _trained(
         merged=adapter is not None and adapter.save == "merged",
         checkpoints=checkpoints,
     )
-    done = train(model, tokenizer, job, on_step)
+    done = train(lambda: _model(request, settings), tokenizer, job, on_step)
     record = planned.model_copy(
         update={
             "losses": tuple(done.losses),
@@ -279,14 +279,19 @@ def _trained(
     return _save(request, done, job, tokenizer, record)
 
 
-def _load(request: TrainRequest, settings: TrainSettings) -> tuple[Any, Any]:
-    from sftknow_eval.mastery.hf_model import load_model, load_tokenizer
+def _tokenizer(request: TrainRequest) -> Any:
+    from sftknow_eval.mastery.hf_model import load_tokenizer
 
     folder = locate_model(request.base, request.revision)
     with quiet_libraries():
-        tokenizer = load_tokenizer(folder, request.base, trust_remote_code=False)
-        model = load_model(folder, request.base, settings.dtype, trust_remote_code=False)
-    return model, tokenizer
+        return load_tokenizer(folder, request.base, trust_remote_code=False)
+
+
+def _model(request: TrainRequest, settings: TrainSettings) -> Any:
+    from sftknow_eval.mastery.hf_model import load_model
+
+    folder = locate_model(request.base, request.revision)
+    return load_model(folder, request.base, settings.dtype, trust_remote_code=False)
 
 
 def _save(

@@ -10,7 +10,7 @@ import contextlib
 import gc
 import importlib.util
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,17 +81,21 @@ def require_trl(*more: str) -> None:
             raise MissingDependency(package, "Training", 'pip install "sftknow-eval[train]"')
 
 
-def train(model: Any, tokenizer: Any, job: Job, on_step: OnStep | None = None) -> Trained:
-    """Train `model` in place, or an adapter on it.
+def train(
+    load: Callable[[], Any], tokenizer: Any, job: Job, on_step: OnStep | None = None
+) -> Trained:
+    """Train a model in place, or an adapter on it.
 
     Args:
-        model: a transformers causal language model, in the dtype to train it in.
+        load: returns a transformers causal language model, in the dtype to train it in. It is
+            called when the processes know each other: weights that will be spread over them
+            (FSDP, ZeRO-3) then need not be loaded by each.
         tokenizer: its tokenizer.
         job: what to train on and how.
         on_step: called with (steps done, steps in all, loss) as training goes on.
 
     Raises:
-        TrainingDiverged: a loss or a weight is no number; `model` is then of no use.
+        TrainingDiverged: a loss or a weight is no number; the model is then of no use.
         ModelError: the GPU ran out of memory.
         SettingsError: TRL or PEFT refuse a setting, or one process sees several GPUs.
     """
@@ -110,8 +114,8 @@ def train(model: Any, tokenizer: Any, job: Job, on_step: OnStep | None = None) -
         if job.checkpoints and start and processes.is_first:
             job.checkpoints.note_resumption(start)
         try:
-            trainer = _trainer(model, tokenizer, job, args, on_step)
-            sizes = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
+            trainer = _trainer(load(), tokenizer, job, args, on_step)
+            sizes = [(_size(p), p.requires_grad) for p in trainer.model.parameters()]
             with _few_to_collect():
                 trainer.train(resume_from_checkpoint=str(start) if start else None)
         except ImportError as error:
@@ -129,6 +133,11 @@ def train(model: Any, tokenizer: Any, job: Job, on_step: OnStep | None = None) -
         sum(size for size, _ in sizes),
         job.checkpoints.resumptions() if job.checkpoints else (),
     )
+
+
+def _size(weight: Any) -> int:
+    # ZeRO-3 leaves empty places behind that remember their size.
+    return int(getattr(weight, "ds_numel", weight.numel()))
 
 
 def _arguments(job: Job, processes: Processes, folder: Path) -> Any:

@@ -58,7 +58,7 @@ def test_the_model_sees_exactly_the_encoded_facts(
 
     monkeypatch.setattr(trl.SFTTrainer, "compute_loss", recording)
     once = TrainSettings(learning_rate=1e-3, batch_size=2)
-    train(model, tokenizer, Job(examples=examples, settings=once, seed=0))
+    train(lambda: model, tokenizer, Job(examples=examples, settings=once, seed=0))
     assert sorted(seen) == sorted((e["input_ids"], e["labels"]) for e in examples)
 
 
@@ -74,7 +74,9 @@ def test_the_loss_is_the_mean_over_target_tokens(model: Any, tokenizer: Any, exa
         log_probabilities += [float(logits[i, t]) for i, t in enumerate(labels) if t != -100]
     expected = -sum(log_probabilities) / len(log_probabilities)
     settings = TrainSettings(learning_rate=1e-6, batch_size=len(examples))
-    curve = train(model, tokenizer, Job(examples=examples, settings=settings, seed=0)).losses
+    curve = train(
+        lambda: model, tokenizer, Job(examples=examples, settings=settings, seed=0)
+    ).losses
     assert curve == [(1, pytest.approx(expected, rel=1e-3))]
 
 
@@ -83,7 +85,7 @@ def test_training_lowers_the_loss_and_reports_each_step(
 ) -> None:
     steps: list[tuple[int, int]] = []
     curve = train(
-        *(model, tokenizer, Job(examples=examples, settings=FAST, seed=0)),
+        *(lambda: model, tokenizer, Job(examples=examples, settings=FAST, seed=0)),
         on_step=lambda done, total, loss: steps.append((done, total)),
     ).losses
     assert steps == [(i, 9) for i in range(1, 10)]  # 3 batches of 5 facts, 3 epochs
@@ -94,7 +96,7 @@ def test_a_diverging_training_is_an_error(model: Any, tokenizer: Any, examples: 
     with torch.no_grad():
         model.lm_head.weight[0, 0] = float("inf")
     with pytest.raises(TrainingDiverged, match="diverged: the loss is nan at step"):
-        train(model, tokenizer, Job(examples=examples, settings=FAST, seed=0))
+        train(lambda: model, tokenizer, Job(examples=examples, settings=FAST, seed=0))
 
 
 def test_weights_that_are_no_numbers_are_an_error_even_if_the_loss_is_fine(
@@ -106,7 +108,7 @@ def test_weights_that_are_no_numbers_are_an_error_even_if_the_loss_is_fine(
     with torch.no_grad():
         model.model.embed_tokens.weight[unused, 0] = float("nan")
     with pytest.raises(ModelError, match=r"'model.embed_tokens.weight' is no longer finite"):
-        train(model, tokenizer, Job(examples=examples, settings=FAST, seed=0))
+        train(lambda: model, tokenizer, Job(examples=examples, settings=FAST, seed=0))
 
 
 def test_training_is_silent_and_reports_to_nobody(
@@ -123,7 +125,7 @@ def test_training_is_silent_and_reports_to_nobody(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
     monkeypatch.setattr(_telemetry, "_start_telemetry_thread", lambda: pytest.fail("telemetry"))
-    train(model, tokenizer, Job(examples=examples, settings=FAST, seed=0))
+    train(lambda: model, tokenizer, Job(examples=examples, settings=FAST, seed=0))
     assert constants.HF_HUB_DISABLE_TELEMETRY is False
     assert capfd.readouterr() == ("", "")
 
@@ -137,7 +139,9 @@ def test_the_ways_to_save_memory_and_time_train_too(
     settings = dataclasses.replace(FAST, **{name: value})
     dtype = getattr(torch, settings.dtype)
     model = AutoModelForCausalLM.from_pretrained(random_model, dtype=dtype)
-    curve = train(model, tokenizer, Job(examples=examples, settings=settings, seed=0)).losses
+    curve = train(
+        lambda: model, tokenizer, Job(examples=examples, settings=settings, seed=0)
+    ).losses
     assert curve[-1][1] < 0.8 * curve[0][1]
     assert {weight.dtype for weight in model.parameters()} == {dtype}
 
@@ -168,7 +172,7 @@ def test_settings_of_the_trainer_reach_it(model: Any, tokenizer: Any, examples: 
     # loss of an untrained model is near 0 and not near the logarithm of the vocabulary.
     settings = TrainSettings(learning_rate=1e-6, batch_size=len(examples))
     job = Job(examples=examples, settings=settings, seed=0, trainer={"loss_type": "dft"})
-    assert train(model, tokenizer, job).losses[0][1] < 0.5
+    assert train(lambda: model, tokenizer, job).losses[0][1] < 0.5
 
 
 @pytest.mark.parametrize(
@@ -185,4 +189,4 @@ def test_what_trl_or_peft_refuse_is_said_in_their_words(
 ) -> None:
     job = Job(examples=examples, settings=FAST, seed=0, trainer=trainer, adapter=adapter)
     with pytest.raises(SettingsError, match=expected):
-        train(model, tokenizer, job)
+        train(lambda: model, tokenizer, job)
