@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections import defaultdict
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +16,7 @@ if TYPE_CHECKING:
 
 FORMAT = "sftknow-study-comparison/1"
 _CELL = ("base", "stratum", "n", "draw")
+_FORM = "format_only"
 
 
 def statistics(job: Job) -> None:
@@ -27,34 +25,28 @@ def statistics(job: Job) -> None:
     outcomes = _Outcomes(job.root)
     groups = _grouped(runs, _CELL)
     comparisons = []
-    with _set_aside() as set_aside:
-        for number, members in enumerate(groups):
-            job.progress("cells", number, len(groups))
-            outcomes.read(members)
-            set_aside()
-            comparisons.append(_compared(job.settings, members, outcomes))
-        strategies = _grouped(runs, ("strategy", *_CELL[:3]))
-        seeds = [_over_draws(members, outcomes) for members in strategies]
+    for number, members in enumerate(groups):
+        job.progress("cells", number, len(groups))
+        form = next((run for run in runs if _is_form(run, members[0])), None)
+        comparisons.append(_compared(job.settings, members, form, outcomes))
+    strategies = _grouped(runs, ("strategy", *_CELL[:3]))
+    seeds = [_over_draws(members, outcomes) for members in strategies]
     value = {"format": FORMAT, "comparisons": comparisons, "seeds": seeds}
     write_json(job.out / "comparison.json", value)
-
-
-@contextlib.contextmanager
-def _set_aside() -> Iterator[Callable[[], None]]:
-    """Yield what keeps the garbage collector off all that is loaded when it is called.
-
-    statsmodels collects garbage in every correction for many tests, which takes a third of a
-    second with torch, TRL and a hundred runs' outcomes in memory.
-    """
-    try:
-        yield gc.freeze
-    finally:
-        gc.unfreeze()
 
 
 def _comparable(run: Mapping[str, Any]) -> bool:
     """Return whether a run was asked what the base was asked, in the table's own strata."""
     return bool(run["evaluation"]["test"]) and run["kind"] not in ("base", "base_again")
+
+
+def _is_form(run: Mapping[str, Any], beside: Mapping[str, Any]) -> bool:
+    """Return whether a run learned the form only, on the base and draw of another one.
+
+    The first draw's is enough: what the form does is not what the draws are about.
+    """
+    same = (run["base"], run["draw"]) == (beside["base"], beside["draw"]) and not run["draw"]
+    return bool(same and run["strategy"] == _FORM)
 
 
 def _grouped(
@@ -73,12 +65,6 @@ class _Outcomes:
         self._root = root
         self._known: dict[tuple[str, str], list[Outcome]] = {}
 
-    def read(self, runs: Sequence[Mapping[str, Any]]) -> None:
-        """Read what runs, and the base beside them, answered."""
-        for run in runs:
-            self.of(run)
-        self.of(runs[0], "base")
-
     def of(self, run: Mapping[str, Any], model: str = "finetuned") -> list[Outcome]:
         """Return what a run, or the base beside it, answered."""
         from sftknow_eval.evaluation.facts_file import read_outcomes
@@ -90,17 +76,24 @@ class _Outcomes:
 
 
 def _compared(
-    settings: Mapping[str, Any], members: Sequence[Mapping[str, Any]], outcomes: _Outcomes
+    settings: Mapping[str, Any],
+    members: Sequence[Mapping[str, Any]],
+    form: Mapping[str, Any] | None,
+    outcomes: _Outcomes,
 ) -> dict[str, Any]:
-    """Compare the runs of one cell with their base, and with the reference strategy's run."""
+    """Compare the runs of one cell with their base, plain SFT and what learned the form only."""
     from sftknow_eval.evaluation.statistics import compare_runs
 
     first = members[0]
     reference = next((r["id"] for r in members if r["strategy"] == settings["reference"]), None)
+    if form in members:  # where it is compared itself
+        form = None
     found = compare_runs(
         outcomes.of(first, "base"),
         {run["id"]: outcomes.of(run) for run in members},
         reference=reference if len(members) > 1 else None,
+        others={form["id"]: outcomes.of(form)} if form else None,
+        format_only=form["id"] if form else None,
         draws=settings["draws"],
         seed=settings["seed"],
     )
