@@ -152,8 +152,9 @@ def _concentration(found: Scan, cut: Cut) -> float | None:
     top = int(found.intervals.high[j])
     held = found.statistics.above(found.spreads, found.intervals, j)
     held += inside_above(found.tally.inside[j], threshold)
-    if top > threshold:
-        held += int(found.tally.at_high_TJ[:, j].sum()) * value(top)
+    at_top = int(found.tally.at_high_TJ[:, j].sum()) if top > threshold else 0
+    if at_top:  # the upper end of an interval without elements may be no number
+        held += at_top * value(top)
     return (held + int(cut.quota_T.sum()) * value(threshold)) / total
 
 
