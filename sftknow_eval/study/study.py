@@ -14,7 +14,8 @@ from sftknow_eval.study.checks import load_study
 from sftknow_eval.study.costs import ledger, process_seconds
 from sftknow_eval.study.estimate import Estimate, estimate
 from sftknow_eval.study.index import INDEX, write_index
-from sftknow_eval.study.plan import Plan, make_plan
+from sftknow_eval.study.plan import Plan
+from sftknow_eval.study.planner import make_plan
 from sftknow_eval.study.run import OnEvent, Scheduler, finished_steps, held
 from sftknow_eval.study.select import wanted_steps
 from sftknow_eval.study.step import Entry
