@@ -15,7 +15,7 @@ Legend: N rows, K columns, C columns taken.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +29,7 @@ Hashes = NDArray[np.uint64]
 
 _ALL_COLUMNS = 256
 _RUNS, _RUN = 4, 4
+_NONE = np.zeros(1, np.uint64)
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
 
 
@@ -64,10 +65,13 @@ def row_hashes(rows_NC: torch.Tensor, k: int) -> Hashes:
     values = rows_NC.detach().cpu().contiguous()
     size = values.element_size()
     bits = values.view(_BITS[size]).numpy().view(f"u{size}")
-    bits = np.where(bits == 1 << (8 * size - 1), 0, bits).astype(bits.dtype)
+    negative_zero = bits == 1 << (8 * size - 1)
+    if negative_zero.any():
+        bits = np.where(negative_zero, 0, bits).astype(bits.dtype)
     # Several values make up a word of 64 bits.
-    bits = np.pad(bits, ((0, 0), (0, -bits.shape[1] % (8 // size))))
-    words = np.ascontiguousarray(bits).view(np.uint64)
+    if spare := -bits.shape[1] % (8 // size):
+        bits = np.pad(bits, ((0, 0), (0, spare)))
+    words = bits.view(np.uint64)
     hashes: Hashes = words @ _factors(k, words.shape[1])
     return hashes ^ (hashes >> np.uint64(31))
 
@@ -79,6 +83,11 @@ def _among(hashes: Hashes, known: Hashes) -> NDArray[np.bool_]:
     places = np.minimum(np.searchsorted(known, hashes), known.size - 1)
     found: NDArray[np.bool_] = known[places] == hashes
     return found
+
+
+def _within(hashes: Hashes, known: Hashes) -> bool:
+    """Say whether all hashes are among known ones; of both, each is there once."""
+    return _distinct(np.concatenate([hashes, known])).size == known.size
 
 
 def _distinct(hashes: Hashes) -> Hashes:
@@ -175,46 +184,48 @@ class Expectation:
             CheckpointError: names a layer that computes with other weights, or a tensor that
                 no layer computes with.
         """
-        forms = [f for parts in self._tensors.values() for part in parts for f in part.forms]
-        known = _distinct(np.concatenate([np.zeros(0, np.uint64), *forms]))
-        seen: list[Hashes] = []
-        for entry in rows:
-            hashes = row_hashes(entry.rows_NC.to(self.dtype), entry.k)
-            order = np.argsort(hashes)  # sorted ones are looked up faster
-            foreign = order[~_among(hashes[order], known)]
-            if foreign.size:  # padding is zero, and nothing else may differ
-                self._refuse_foreign(entry.where, entry.rows_NC[torch.from_numpy(foreign)])
-            seen.append(hashes)
-        used = _distinct(np.concatenate([np.zeros(0, np.uint64), *seen]))
+        seen = [(entry.where, row_hashes(entry.rows_NC.to(self.dtype), entry.k)) for entry in rows]
+        used = _distinct(np.concatenate([_NONE, *(hashes for _, hashes in seen)]))
         packed = [(v.to(self.dtype) + 0.0).cpu().reshape(-1) for v in vectors]
+        # Mostly every matrix is whole and as it is stored; if not, it takes longer to say.
+        plain = self._rows(lambda part: part.forms[:1])
+        if not _within(used, plain):
+            self._refuse_foreign(seen)
         if whole:
-            self._refuse_unused(used, packed)
+            needed = self._rows(lambda part: part.forms[:1] if part.checked else [])
+            self._refuse_unused(used, packed, matrices=not _within(needed, used))
         state = xxhash.xxh3_128(used.tobytes())
         for digest in sorted(xxhash.xxh3_64_digest(_raw(vector)) for vector in packed):
             state.update(digest)
         return state.hexdigest()
+
+    def _rows(self, forms: Callable[[_Tensor], list[Hashes]]) -> Hashes:
+        """Return the hashes of some of the tensors' forms, and that of a row of zeros."""
+        parts = [part for parts in self._tensors.values() for part in parts]
+        # Padding is zero, and the hash of zeros is zero.
+        return _distinct(np.concatenate([_NONE, *(form for p in parts for form in forms(p))]))
 
     def _holds(self, used: Hashes, form: Hashes) -> bool:
         """Say whether a tensor's rows, or a worker's share of them, are computed with."""
         found = _among(np.sort(form), used)
         return bool(found.all() if self.ranks == 1 else found.any())
 
-    def _refuse_foreign(self, where: str, rows: torch.Tensor) -> None:
-        wrong = int((rows != 0).any(dim=1).sum())
-        if wrong:
-            raise CheckpointError(
-                f"The canary failed: the layer '{where}' computes with {wrong} rows of weights "
-                "that are not those of the restored model. The engine is ended, as its answers "
-                "would be of no known model. Write the restored model with 'sftknow restore' "
-                "and load that."
-            )
+    def _refuse_foreign(self, seen: list[tuple[str, Hashes]]) -> None:
+        known = self._rows(lambda part: part.forms)
+        for where, hashes in seen:
+            wrong = int(np.count_nonzero(~_among(hashes, known)))
+            if wrong:
+                raise CheckpointError(
+                    f"The canary failed: the layer '{where}' computes with {wrong} rows of weights "
+                    "that are not those of the restored model. The engine is ended, as its answers "
+                    "would be of no known model. Write the restored model with 'sftknow restore' "
+                    "and load that."
+                )
 
-    def _refuse_unused(self, used: Hashes, packed: list[torch.Tensor]) -> None:
-        for name, parts in self._tensors.items():
+    def _refuse_unused(self, used: Hashes, packed: list[torch.Tensor], *, matrices: bool) -> None:
+        for name, parts in self._tensors.items() if matrices else ():
             for part in parts:
-                if not part.checked:
-                    continue
-                if not any(self._holds(used, form) for form in part.forms):
+                if part.checked and not any(self._holds(used, form) for form in part.forms):
                     raise _unused(name)
         held = {_raw(vector) for vector in packed}
         for name, vector in self._vectors.items():

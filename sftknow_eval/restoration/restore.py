@@ -24,6 +24,7 @@ from sftknow_eval.errors import CheckpointError
 from sftknow_eval.restoration.blocks import restorer
 from sftknow_eval.restoration.checkpoint import Checkpoint, ModelWeights
 from sftknow_eval.restoration.mask import Mask
+from sftknow_eval.restoration.memory import MEMORY, TensorMemory
 from sftknow_eval.restoration.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -48,7 +49,13 @@ def check_tensor(recipe: Recipe, name: str, base: Array, finetuned: Array) -> No
 
 
 def restore_tensor(
-    restoration: Recipe | Mask, name: str, base: Array, finetuned: Array, *, check: bool = True
+    restoration: Recipe | Mask,
+    name: str,
+    base: Array,
+    finetuned: Array,
+    *,
+    check: bool = True,
+    memory: TensorMemory | None = None,
 ) -> Array:
     """Return one tensor of the restored model.
 
@@ -58,6 +65,7 @@ def restore_tensor(
         base: the base's whole tensor as stored (bfloat16 as uint16).
         finetuned: the fine-tune's.
         check: compare both with the recipe's checksums (a few percent of the time).
+        memory: where the result is put, if not into fresh memory.
 
     Returns:
         An array of the fine-tune's shape and type; the fine-tune's own if nothing changes.
@@ -72,7 +80,7 @@ def restore_tensor(
     elif check:
         check_tensor(restoration, name, base, finetuned)
     p, s = (np.ascontiguousarray(side).reshape(-1) for side in (base, finetuned))
-    out = np.empty_like(s)
+    out = np.empty_like(s) if memory is None else memory.lend(s.size, s.dtype)
     blocks = restorer(restoration, name)
     for start in range(0, s.size, BLOCK):
         end = min(s.size, start + BLOCK)
@@ -114,6 +122,7 @@ def restore_torch(
     finetuned: torch.Tensor,
     *,
     check: bool = True,
+    memory: TensorMemory | None = None,
 ) -> torch.Tensor:
     """Return one tensor of the restored model as PyTorch tensor on the CPU.
 
@@ -123,6 +132,7 @@ def restore_torch(
         base: the base's whole tensor as stored, for example from a `RestorationSource`.
         finetuned: the fine-tune's tensor, bfloat16, float16 or float32.
         check: compare both with the recipe's checksums.
+        memory: where the result is put, if not into fresh memory.
 
     Raises:
         CheckpointError: a tensor is not the recipe's own, or does not fit the mask.
@@ -134,10 +144,10 @@ def restore_torch(
     tensor = finetuned.detach().cpu().contiguous()
     if tensor.dtype != torch.bfloat16:
         return torch.from_numpy(
-            restore_tensor(restoration, name, base, tensor.numpy(), check=check)
+            restore_tensor(restoration, name, base, tensor.numpy(), check=check, memory=memory)
         )
     held = tensor.view(torch.int16).numpy().view(np.uint16)
-    restored = restore_tensor(restoration, name, base, held, check=check)
+    restored = restore_tensor(restoration, name, base, held, check=check, memory=memory)
     return torch.from_numpy(restored.view(np.int16)).view(torch.bfloat16)
 
 
@@ -194,10 +204,11 @@ class RestorationSource:
         if self._buffer.size < size:
             self._buffer = np.empty(size, np.uint8)
         base = self._read(name, self._buffer)
-        return restore_torch(self.restoration, name, base, finetuned, check=check)
+        return restore_torch(self.restoration, name, base, finetuned, check=check, memory=MEMORY)
 
     def close(self) -> None:
         """Close the base's files."""
+        MEMORY.release()
         self._base.close()
 
     def __enter__(self) -> RestorationSource:
