@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -51,6 +51,7 @@ def test_the_paired_interval_has_a_width_where_nothing_changed() -> None:
     assert found.low == -found.high  # type: ignore[operator]
 
 
+@settings(deadline=None)
 @given(COUNTS, COUNTS, COUNTS, COUNTS)
 def test_the_paired_interval_turns_round_with_the_runs(k: int, lo: int, g: int, u: int) -> None:
     one, turned = paired_estimate(k, lo, g, u), paired_estimate(k, g, lo, u)
@@ -84,6 +85,7 @@ def test_the_mean_of_estimates_leaves_out_what_is_missing() -> None:
     assert mean_estimate([Estimate(0.5), Estimate(0.1, 0.0, 0.2)]).low is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(-3, 3)), min_size=1, max_size=60))
 def test_cluster_sums_are_those_of_a_loop(rows: list[tuple[int, int]]) -> None:
     codes = np.unique([code for code, _ in rows], return_inverse=True)[1]

@@ -19,6 +19,7 @@ from sftknow_eval.evaluation.statistics.intervals import (
     interval_error,
     mean_estimate,
 )
+from sftknow_eval.evaluation.statistics.quantiles import normal_quantile, t_quantile
 from sftknow_eval.evaluation.statistics.resampling import cluster_sums
 
 
@@ -98,11 +99,9 @@ def _share(values_F: np.ndarray, cluster_F: np.ndarray) -> Estimate:
 
 
 def _normal(mean: float, error: float | None) -> Estimate:
-    from scipy.stats import norm
-
     if error is None:
         return Estimate(mean)
-    margin = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
+    margin = normal_quantile() * error
     return Estimate(mean, mean - margin, mean + margin, "cluster-robust", error)
 
 
@@ -113,11 +112,9 @@ def clustered_difference(
 
     With Student's t for the number of clusters; no interval where there is one cluster only.
     """
-    from scipy.stats import t
-
     mean, error = clustered_error(difference_F, groups, cluster_F)
     if error is None:
         return Estimate(mean)
     n_clusters = len(np.unique(cluster_F[np.logical_or.reduce(groups)]))
-    margin = float(t.ppf((1 + CONFIDENCE) / 2, n_clusters - 1)) * error
+    margin = t_quantile(n_clusters - 1) * error
     return Estimate(mean, mean - margin, mean + margin, "cluster-robust", error)

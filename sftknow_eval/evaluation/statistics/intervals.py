@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sftknow_eval.evaluation.results import Share
+from sftknow_eval.evaluation.statistics.quantiles import normal_quantile
 from sftknow_eval.evaluation.statistics.resampling import draws_error, draws_interval
 
 Method = Literal["wilson", "newcombe", "zou-donner", "cluster bootstrap", "cluster-robust"]
@@ -122,6 +123,4 @@ def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
 
 def interval_error(low: float, high: float) -> float:
     """Return the standard error from which the normal law would give this interval."""
-    from scipy.stats import norm
-
-    return (high - low) / (2 * float(norm.ppf(0.975)))
+    return (high - low) / (2 * normal_quantile())

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sftknow_eval.evaluation.results import CONFIDENCE
+from sftknow_eval.evaluation.statistics.quantiles import t_quantile
 
 # Weights held at once: 64 MB in float64.
 _CHUNK = 8_000_000
@@ -82,9 +83,7 @@ def draws_interval(
     if n_clusters >= _MANY_CLUSTERS:
         low, high = np.quantile(values_D, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         return float(low), float(high)
-    from scipy.stats import t
-
-    margin = float(t.ppf((1 + CONFIDENCE) / 2, n_clusters - 1)) * draws_error(values_D, n_clusters)
+    margin = t_quantile(n_clusters - 1) * draws_error(values_D, n_clusters)
     return value - margin, value + margin
 
 

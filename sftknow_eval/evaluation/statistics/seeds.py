@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from sftknow_eval.errors import SettingsError
-from sftknow_eval.evaluation.results import CONFIDENCE, Outcome
+from sftknow_eval.evaluation.results import Outcome
 from sftknow_eval.evaluation.statistics.clustered import clustered_mean
 from sftknow_eval.evaluation.statistics.panel import Panel
+from sftknow_eval.evaluation.statistics.quantiles import t_quantile
 from sftknow_eval.evaluation.statistics.resampling import cluster_sums
 from sftknow_eval.mastery.facts import Domain
 from sftknow_eval.mastery.table import N_STRATA
@@ -176,11 +177,9 @@ def over_seeds(
 
 def seeds_margin(between: float | None, n_seeds: int) -> float:
     """Return the half width of the 95% interval over seeds, 0 where there is one seed only."""
-    from scipy.stats import t
-
     if between is None:
         return 0.0
-    return float(t.ppf((1 + CONFIDENCE) / 2, n_seeds - 1)) * between / math.sqrt(n_seeds)
+    return t_quantile(n_seeds - 1) * between / math.sqrt(n_seeds)
 
 
 def _spread(

@@ -1,0 +1,23 @@
+"""The quantiles that 95% intervals are made of; SciPy takes a tenth of a millisecond for each."""
+
+from __future__ import annotations
+
+import functools
+
+from sftknow_eval.evaluation.results import CONFIDENCE
+
+
+@functools.cache
+def normal_quantile() -> float:
+    """Return how many standard errors a 95% interval reaches to either side: 1.96."""
+    from scipy.stats import norm
+
+    return float(norm.ppf((1 + CONFIDENCE) / 2))
+
+
+@functools.lru_cache(maxsize=4096)
+def t_quantile(freedom: int) -> float:
+    """Return the same for Student's t with so many degrees of freedom."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + CONFIDENCE) / 2, freedom))
