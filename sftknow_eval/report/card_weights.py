@@ -46,23 +46,40 @@ def tokens(examined: Examined, place: int) -> list[Block]:
     ]
     caption = f"{examined.label}: Kullback-Leibler divergence of the next token, in nats"
     note = (
-        "At the first token of the answer; the base completes its best template, the fine-tune is "
-        "asked the question. 95%: the value that 95 percent of the facts stay below. Higher means "
-        "that the fine-tune says other things than its base."
+        "At the first token of the answer, on facts where the base's completion begins with it; "
+        "the paper's subset: in-domain facts of stratum 4. The base completes its best template, "
+        "the fine-tune is asked the question. 95%: the value that 95 percent of the facts stay "
+        "below. Higher means that the fine-tune says other things than its base."
     )
     groups = [("", 2), *((title, 3) for title in _KL.values())]
-    return [Tabled(Table(f"tokens-{place}", caption, columns, rows, groups=groups, note=note))]
+    table = Table(f"tokens-{place}", caption, columns, rows, groups=groups, note=note)
+    return [Tabled(table), *_relation_drift(examined.label, found, place)]
+
+
+def _relation_drift(label: str, found: Mapping[str, Any], place: int) -> list[Block]:
+    entries = sorted(
+        ((name, entry["kl_top10"]) for name, entry in found["relations"].items()),
+        key=lambda pair: -(pair[1]["mean"] or 0),
+    )
+    rows = [
+        [Cell(name), count(entry["n"]), *(number(entry[k]) for k in ("mean", "median", "p95"))]
+        for name, entry in entries
+        if entry["n"]
+    ]
+    if not rows:
+        return []
+    columns = [Column("relation", numeric=False), *map(Column, ("n", "mean", "median", "95%"))]
+    caption = f"{label}: token drift (top ten tokens) of the paper's subset, by relation"
+    return [Tabled(Table(f"tokens-{place}-relations", caption, columns, rows))]
 
 
 def token_groups(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the groups of facts of a token drift, by name."""
-    strata = [(f"stratum {s}", entry) for s, entry in enumerate(_listed(found["strata"]))]
-    groups = [("the paper's: stratum 4, in-domain, answer first", found["protocol"])]
-    return [*groups, ("all facts", found["overall"]), *strata]
-
-
-def _listed(entries: Any) -> list[Mapping[str, Any]]:
-    return list(entries.values()) if isinstance(entries, Mapping) else list(entries)
+    strata = [
+        (f"{DOMAINS[entry['domain']]}, stratum {entry['stratum']}", entry["answer_first"])
+        for entry in found["strata"]
+    ]
+    return [("the paper's subset", found["overall"]), *strata]
 
 
 def _kl_cells(entry: Mapping[str, Any]) -> list[Cell]:

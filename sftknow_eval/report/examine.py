@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,10 @@ from sftknow_eval.report.asked import Asked, Material, selection
 from sftknow_eval.report.base_of import Base, is_adapter
 from sftknow_eval.report.knowledge import Knowledge, ask, read_knowledge, whole_model
 from sftknow_eval.report.panel import Panel
-from sftknow_eval.report.parts import Part, kept_part
+from sftknow_eval.report.parts import Part, is_finished, kept_part
 
 if TYPE_CHECKING:
+    from sftknow_eval.evaluation.prompts import Style
     from sftknow_eval.evaluation.results import Outcome
 
 PARTS = ("tokens", "weights", "restoration")
@@ -89,25 +91,47 @@ class Examination:
         inputs = {
             **{"base": base.fingerprint, "finetuned": weight_fingerprint(located)},
             **{"table": self.material.table.meta.fingerprint, "split": self.asked.split},
-            **{"quick": self.asked.quick, "style": self.asked.style},
+            **{"quick": self.asked.quick, "style": self.asked.style, "data": self.material.data},
             **{"backend": self.asked.backend, "engine_args": dict(self.asked.engine_args)},
         }
-        with whole_model(base, name, folder / "merged") as model:
-            progress(f"{label}: asking the facts")
-            knowledge = folder / "evaluation"
-            knowledge.mkdir(parents=True, exist_ok=True)
-            panel = self.panels.get(self.asked.split)
-            ask(self.asked, base, model, self.material, panel, knowledge)
+        wanted = [folder / part for part in ("evaluation", *PARTS) if part not in self.without]
+        done = all(is_finished(part, self._inputs_of(part.name, inputs)) for part in wanted)
+        # An adapter is only merged where something is left to measure.
+        merged = nullcontext(name) if done else whole_model(base, name, folder / "merged")
+        with merged as model:
             return Examined(
                 name=name,
                 label=label,
                 nature=nature,
                 base=base,
-                knowledge=read_knowledge(knowledge),
+                knowledge=self._knowledge(base, model, folder, inputs, progress, label),
                 tokens=self._tokens(base, model, folder, inputs, progress, label),
                 weights=self._weights(base, name, folder, inputs, progress, label),
                 restoration=self._restoration(base, model, folder, inputs, progress, label),
             )
+
+    def _inputs_of(self, part: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what decides one part."""
+        if part == "weights":
+            return {key: inputs[key] for key in ("base", "finetuned")}
+        return {**inputs, "ratios": sorted(self.ratios)} if part == "restoration" else {**inputs}
+
+    def _knowledge(
+        self,
+        base: Base,
+        model: str,
+        folder: Path,
+        inputs: Mapping[str, Any],
+        progress: Progress,
+        label: str,
+    ) -> Knowledge:
+        def make(out: Path) -> None:
+            progress(f"{label}: asking the facts")
+            ask(self.asked, base, model, self.material, self.panels.get(self.asked.split), out)
+
+        part = kept_part(folder / "evaluation", inputs, make, read_knowledge, required=True)
+        assert part.value is not None, "a required part is there or was an error"
+        return part.value
 
     def _left_out(self, part: str) -> str | None:
         return f"left out by --without {part}" if part in self.without else None
@@ -126,11 +150,27 @@ class Examination:
 
         def make(out: Path) -> None:
             progress(f"{label}: comparing next-token probabilities")
-            measure_tokens(self.asked, self.material, self.panels, base, model, out)
+            self._measure_tokens(base, model, folder, out)
 
         return kept_part(
             folder / "tokens", inputs, make, lambda out: dict(read_json(out / "token_drift.json"))
         )
+
+    def _measure_tokens(self, base: Base, model: str, folder: Path, out: Path) -> None:
+        from sftknow_eval.evaluation.tokens.measure import token_drift
+        from sftknow_eval.evaluation.tokens.request import TokenDriftRequest
+
+        split = self.asked.split
+        chosen = selection(self.panels.get(split), split, out)
+        request = TokenDriftRequest(
+            base=base.name,
+            finetuned=model,
+            metadata={**self.material.metadata(), **chosen},
+            style=_style_of(folder),
+            backend=self.asked.backend,
+            engine_args=self.asked.engine_args,
+        )
+        token_drift(request, out)
 
     def _weights(
         self,
@@ -148,9 +188,9 @@ class Examination:
             progress(f"{label}: comparing weights")
             write_json(out / "change.json", measure_weights(base, name))
 
-        of_weights = {key: inputs[key] for key in ("base", "finetuned")}
+        own = self._inputs_of("weights", inputs)
         return kept_part(
-            folder / "weights", of_weights, make, lambda out: dict(read_json(out / "change.json"))
+            folder / "weights", own, make, lambda out: dict(read_json(out / "change.json"))
         )
 
     def _restoration(
@@ -171,13 +211,12 @@ class Examination:
             from sftknow_eval.sweep.request import FactSet, SweepRequest
             from sftknow_eval.sweep.run import sweep_sets
 
-            style = read_knowledge(folder / "evaluation").summary["finetuned"]["style"]
             request = SweepRequest(
                 base=base.name,
                 finetuned=model,
                 ratios=sorted({0.0, *self.ratios}),
                 tasks=[TASK],
-                metadata={**self.material.metadata(), "style": style},
+                metadata={**self.material.metadata(), "style": _style_of(folder)},
                 backend=self.asked.backend,
                 engine_args=self.asked.engine_args,
                 batch_size=self.asked.batch_size,
@@ -189,10 +228,17 @@ class Examination:
             }
             sweep_sets(request, sets, out, lambda line: progress(f"{label}: {line}"), curves=False)
 
-        wanted = {**inputs, "ratios": sorted(self.ratios)}
+        wanted = self._inputs_of("restoration", inputs)
         return kept_part(
             folder / "restoration", wanted, make, lambda out: _read_restoration(out, split)
         )
+
+
+def _style_of(folder: Path) -> Style:
+    """Return the prompt style in which the fine-tune was asked."""
+    from sftknow_eval.evaluation.prompts import check_style
+
+    return check_style(read_knowledge(folder / "evaluation").summary["finetuned"]["style"])
 
 
 def _read_restoration(folder: Path, split: str) -> Restoration:

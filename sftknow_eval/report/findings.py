@@ -211,7 +211,7 @@ def drift_points(study: Study) -> list[dict[str, Any]]:
         scores = study.scores(run)
         if drift is None or scores is None:
             continue
-        mean = drift["protocol"]["kl_top10"]["mean"]
+        mean = drift["overall"]["kl_top10"]["mean"]
         accuracy = scores["id"]["alias_acc"]["strata"][4]["value"]
         if mean is not None and accuracy is not None:
             points.append({"run": run, "kl": mean, "accuracy": accuracy})

@@ -30,11 +30,20 @@ class Part(Generic[T]):
     missing: str | None = None
 
 
+def is_finished(folder: Path, inputs: Mapping[str, Any]) -> bool:
+    """Return whether a part was made of these inputs and is there."""
+    path = folder / _INPUTS
+    known = read_json(path) if path.is_file() else {}
+    return bool(known.get("finished")) and known["digest"] == digest(inputs)
+
+
 def kept_part(
     folder: Path,
     inputs: Mapping[str, Any],
     make: Callable[[Path], None],
     read: Callable[[Path], T],
+    *,
+    required: bool = False,
 ) -> Part[T]:
     """Return a part: as an earlier run left it, made now, or missing.
 
@@ -44,20 +53,20 @@ def kept_part(
         make: measures and writes into the folder. What it wrote of a run that was stopped is
             still there when it runs again with the same inputs.
         read: reads what `make` wrote.
+        required: an error of `make` is raised, as there is no report without this part.
     """
     key = digest(inputs)
     known = read_json(folder / _INPUTS) if (folder / _INPUTS).is_file() else {}
     if folder.exists() and known.get("digest") != key:
         shutil.rmtree(folder)
-        known = {}
-    if not known.get("finished"):
+    if not is_finished(folder, inputs):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / _INPUTS, {"digest": key, "inputs": inputs, "finished": False})
         try:
             make(folder)
-        except OutOfSpace:
-            raise
         except SftknowError as error:
+            if required or isinstance(error, OutOfSpace):
+                raise
             logger.warning("%s: %s", folder.name, error)
             return Part(None, str(error))
         write_json(folder / _INPUTS, {"digest": key, "inputs": inputs, "finished": True})

@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from report_world import CopyOf, World
+from report_world import CopyOf, Made, World, asked_of, make_card
 
+from sftknow_eval.report.card import CardRequest
 from sftknow_eval.study.study import read_plan, run_study
 
 STUDY = """
@@ -102,3 +103,18 @@ def without_record(tmp_path: Path) -> CopyOf:
         return target
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def request_of_all(world: World) -> CardRequest:
+    """A full fine-tune, a smaller one and an adapter, side by side."""
+    models = (str(world.finetuned), str(world.smaller), str(world.adapter))
+    return CardRequest(asked=asked_of(world), finetuned=models, ratios=(0.0, 20.0, 60.0))
+
+
+@pytest.fixture(scope="session")
+def made(
+    world: World, request_of_all: CardRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Made:
+    """The report of all three."""
+    return make_card(request_of_all, tmp_path_factory.mktemp("card") / "report")
