@@ -99,8 +99,6 @@ def train(
         ModelError: the GPU ran out of memory.
         SettingsError: TRL or PEFT refuse a setting, or one process sees several GPUs.
     """
-    import torch
-
     from sftknow_eval.training.watch import check_finite
 
     processes = Processes.of_environment()
@@ -110,21 +108,12 @@ def train(
         args = _arguments(job, processes, folder)
         # The first process may just have removed checkpoints of other settings.
         args.distributed_state.wait_for_everyone()
-        start = job.checkpoints.newest() if job.checkpoints else None
-        if job.checkpoints and start and processes.is_first:
-            job.checkpoints.note_resumption(start)
-        try:
+        with _explained():
             trainer = _trainer(load(), tokenizer, job, args, on_step)
             sizes = [(_size(p), p.requires_grad) for p in trainer.model.parameters()]
+            start = _checkpoint(job, processes)
             with _few_to_collect():
-                trainer.train(resume_from_checkpoint=str(start) if start else None)
-        except ImportError as error:
-            raise SettingsError(f"The strategy's settings need what is missing: {error}") from error
-        except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"The GPU ran out of memory in training: {error}. Try --gradient-checkpointing, "
-                "--dtype bfloat16 or a smaller --batch-size."
-            ) from error
+                trainer.train(resume_from_checkpoint=start)
         check_finite(trainer.model, job.settings.learning_rate)
     return Trained(
         trainer,
@@ -133,6 +122,29 @@ def train(
         sum(size for size, _ in sizes),
         job.checkpoints.resumptions() if job.checkpoints else (),
     )
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except ImportError as error:
+        raise SettingsError(f"The strategy's settings need what is missing: {error}") from error
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"The GPU ran out of memory in training: {error}. Try --gradient-checkpointing, "
+            "--dtype bfloat16 or a smaller --batch-size."
+        ) from error
+
+
+def _checkpoint(job: Job, processes: Processes) -> str | None:
+    """Return the checkpoint to go on from, if there is one, and note that it is."""
+    found = job.checkpoints.newest() if job.checkpoints else None
+    if job.checkpoints and found and processes.is_first:
+        job.checkpoints.note_resumption(found)
+    return str(found) if found else None
 
 
 def _size(weight: Any) -> int:
