@@ -5,7 +5,6 @@ Only what changed is made again: each file knows the digest of what it was made 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 from collections import defaultdict
@@ -102,16 +101,19 @@ class _Site:
         for table in board.tables:
             for row in table.rows:
                 self._tables[row.id].append(table)
-        self._row_keys = {row.id: self._row_key(row) for row in board.rows().values()}
+        self._rows = board.rows()
+        self._texts = {row.id: exports.row_text(row) for row in self._rows.values()}
+        self._infos = {name: store.info.model_dump_json() for name, store in board.bases.items()}
+        self._keys = {row.id: self._row_key(row) for row in self._rows.values()}
 
     def write(self) -> None:
         """Write everything."""
         self._assets()
-        for row in self._board.rows().values():
+        for row in self._rows.values():
             self._row(row)
-        for base in {(table.version, table.base) for table in self._board.tables}:
+        for base in sorted({(table.version, table.base) for table in self._board.tables}):
             store = self._board.bases[base[1]]
-            key = digest([self._code, store.documents, store.info.model_dump_json()])
+            key = digest([self._code, self._infos[base[1]]])
             self._folder.text(facts_file(*base), key, functools.partial(facts_script, store))
         for name, key, make in self._plain():
             self._folder.text(name, digest([self._code, name, key]), make)
@@ -119,36 +121,32 @@ class _Site:
     def _plain(self) -> Iterator[tuple[str, Any, Any]]:
         board, view = self._board, self._pages
         pairs = []
-        whole = digest(exports.board_json(board))
+        texts = {id(table): exports.table_text(table, self._texts) for table in board.tables}
+        whole = digest([*texts.values(), exports.board_text(board, (), {})])
         for table in board.tables:
             siblings = [other for other in board.tables if _same_base(other, table)]
             ahead = pages.pairs_of(table)
             pairs += ahead
-            seen = digest([exports.table_json(other) for other in siblings])
+            seen = digest([texts[id(other)] for other in siblings])
             yield board_page(table), seen, view.board(table, siblings, board, ahead)
-            yield from self._exports(pages.exports_of(table), [table])
+            yield from self._exports(pages.exports_of(table), [table], whole)
         for pair in pairs:
-            key = [self._row_keys[row.id] for row in (pair.first, pair.second)]
+            key = [self._keys[row.id] for row in (pair.first, pair.second)]
             yield pair.href, [key, pair.first.title, pair.second.title], view.pair(pair, board)
         yield "index.html", whole, view.index(board)
         yield "compare.html", whole, view.compare(board, pairs)
         for name, make in view.texts(board):
             yield name, whole, make
-        yield from self._exports(("exports/board.csv", "exports/board.json"), board.tables)
-        yield "exports/every_eval_ever.json", whole, lambda: exports.as_text(self._records())
+        names = ("exports/board.csv", "exports/board.json")
+        yield from self._exports(names, board.tables, whole)
+        records = functools.partial(exports.records_text, self._rows.values())
+        yield "exports/every_eval_ever.json", whole, records
 
     def _exports(
-        self, names: tuple[str, str], tables: Sequence[RankingTable]
+        self, names: tuple[str, str], tables: Sequence[RankingTable], key: str
     ) -> Iterator[tuple[str, Any, Any]]:
-        part = dataclasses.replace(self._board, tables=tuple(tables))
-        found = exports.board_json(part)
-        key = digest(found)
-        yield names[0], key, lambda: exports.csv_text(tables)
-        yield names[1], key, lambda: exports.as_text(found)
-
-    def _records(self) -> list[dict[str, Any]]:
-        rows = self._board.rows().values()
-        return [exports.every_eval_ever(row) for row in rows if row.manifest is not None]
+        yield names[0], key, functools.partial(exports.csv_text, tables)
+        yield names[1], key, functools.partial(exports.board_text, self._board, tables, self._texts)
 
     def _assets(self) -> None:
         for asset in (*self._pages.assets(), *map(bundle.script, pages.VENDORED_SCRIPTS)):
@@ -159,20 +157,18 @@ class _Site:
                 self._folder.add(name, content, key)
         for path in sorted(bundle.VENDORED.glob("*/LICENSE")):
             name = f"{ASSET_FOLDER}/licences/{path.parent.name}.txt"
-            self._folder.add(name, path.read_bytes(), "licence")
+            self._folder.text(name, "licence", path.read_text)
 
     def _row_key(self, row: Row) -> str:
-        # Tier and Pareto set are left out: they change with other rows, and stand on the boards.
-        found = exports.row_json(row)
-        for name in ("tier", "tier_ood", "pareto"):
-            del found[name]
+        # The row's place is left out: it changes with other rows, and stands on the boards.
         manifest = row.manifest.model_dump_json() if row.manifest else ""
-        boards = [(table.regime, table.regime_label) for table in self._tables[row.id]]
-        store = self._board.bases[self._tables[row.id][0].base]
-        return digest([self._code, found, manifest, boards, store.info.model_dump_json()])
+        tables = self._tables[row.id]
+        boards = [[table.regime, table.regime_label] for table in tables]
+        info = self._infos[tables[0].base]
+        return digest([self._code, self._texts[row.id], manifest, boards, info])
 
     def _row(self, row: Row) -> None:
-        key, store = self._row_keys[row.id], self._board.bases[self._tables[row.id][0].base]
+        key, store = self._keys[row.id], self._board.bases[self._tables[row.id][0].base]
         top = f"rows/{row_slug(row.id)}"
         copied = list(evidence_files(row.manifest)) if row.manifest else []
         made = ["every_eval_ever.json", "eval_results.yaml"] if row.manifest else []
@@ -190,7 +186,7 @@ class _Site:
             return
         for name in copied:
             self._folder.copy(f"{top}/{name}", row.folder / name, key)
-        record = exports.as_text(exports.every_eval_ever(row))
+        record = exports.record_text(row)
         self._folder.add(f"{top}/every_eval_ever.json", record.encode(), key)
         address = self._options.address
         source = f"{address.rstrip('/')}/{row_page(row)}" if address else None

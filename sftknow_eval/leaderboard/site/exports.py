@@ -6,9 +6,10 @@ Numbers are those of the pages, unrounded. What was not measured is absent, neve
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sftknow_eval import __version__
@@ -16,6 +17,7 @@ from sftknow_eval.leaderboard.columns import BY_KEY, COLUMNS
 from sftknow_eval.leaderboard.rows import Board, Measure, RankingTable, Row
 
 FORMAT = "sftknow-board/1"
+RowTexts = Mapping[str, str]
 EVERY_EVAL_EVER = "0.3.0"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -38,42 +40,43 @@ def csv_text(tables: Sequence[RankingTable]) -> str:
     return target.getvalue()
 
 
-def board_json(board: Board) -> dict[str, Any]:
-    """Return the whole board as JSON."""
-    return {
+def board_text(board: Board, tables: Sequence[RankingTable], rows: RowTexts) -> str:
+    """Return tables with what else there is to say as JSON, one row a line."""
+    head = {
         "format": FORMAT,
         "made_by": f"sftknow-eval {__version__}",
-        "columns": [
-            {"key": c.key, "unit": c.unit, "better": c.better, "declared": c.declared}
-            | {"meaning": c.meaning}
-            for c in COLUMNS
-        ],
-        "tables": [table_json(table) for table in board.tables],
-        "refused": [{"path": r.path, "reasons": list(r.reasons)} for r in board.refused],
-        "withdrawn": [
-            {"row": w.row, "date": w.date, "reason": w.reason, "by": w.by} for w in board.withdrawn
-        ],
+        "columns": [dataclasses.asdict(column) for column in COLUMNS],
+        "refused": [dataclasses.asdict(refused) for refused in board.refused],
+        "withdrawn": [dataclasses.asdict(withdrawn) for withdrawn in board.withdrawn],
     }
+    found = ",\n".join(table_text(table, rows) for table in tables)
+    return f'{_json(head)[:-1]},\n"tables":[\n{found}\n]}}\n'
 
 
-def table_json(table: RankingTable) -> dict[str, Any]:
+def table_text(table: RankingTable, rows: RowTexts) -> str:
     """Return one table as JSON."""
-    return {
+    head = {
         **{"benchmark": table.version, "base": table.base, "regime": table.regime},
         "missing_controls": list(table.missing_controls),
-        "rows": [row_json(row) for row in table.rows],
     }
+    found = ",\n".join(
+        f"{_json({'tier': row.tier, 'tier_ood': row.tier_ood, 'pareto': row.pareto})[:-1]},"
+        f"{rows[row.id][1:]}"
+        for row in table.rows
+    )
+    return f'{_json(head)[:-1]},"rows":[\n{found}\n]}}'
 
 
-def row_json(row: Row) -> dict[str, Any]:
-    """Return a row as JSON."""
-    return {
-        **{"id": row.id, "title": row.title, "status": row.status, "control": row.control},
-        **{"tier": row.tier, "tier_ood": row.tier_ood, "pareto": row.pareto},
-        "not_ranked": list(row.not_ranked),
-        "flags": [{"kind": flag.kind, "text": flag.text} for flag in row.flags],
-        "measures": {k: _measure(m) for k, m in row.measures.items() if m.value is not None},
-    }
+def row_text(row: Row) -> str:
+    """Return as JSON what a row is by itself: without the places that it has among others."""
+    return _json(
+        {
+            **{"id": row.id, "title": row.title, "status": row.status, "control": row.control},
+            "not_ranked": list(row.not_ranked),
+            "flags": [{"kind": flag.kind, "text": flag.text} for flag in row.flags],
+            "measures": {k: _measure(m) for k, m in row.measures.items() if m.value is not None},
+        }
+    )
 
 
 def every_eval_ever(row: Row) -> dict[str, Any]:
@@ -206,6 +209,16 @@ def _midnight(day: Any) -> float:
     return datetime.datetime(day.year, day.month, day.day, tzinfo=datetime.UTC).timestamp()
 
 
-def as_text(value: Any) -> str:
-    """Return JSON as it is written into files."""
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+def records_text(rows: Iterable[Row]) -> str:
+    """Return rows as a list of records of Every Eval Ever, one a line."""
+    records = (_json(every_eval_ever(row)) for row in rows if row.manifest is not None)
+    return "[\n" + ",\n".join(records) + "\n]\n"
+
+
+def record_text(row: Row) -> str:
+    """Return a row as a file of Every Eval Ever."""
+    return _json(every_eval_ever(row)) + "\n"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -36,6 +36,7 @@ class SiteFolder:
         self._partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
         self._before: dict[str, list[Any]] = {} if fresh else earlier_files(out)
         self._files: dict[str, list[Any]] = {}
+        self._folders: set[str] = set()
         self.written = 0
         self.kept = 0
 
@@ -60,8 +61,7 @@ class SiteFolder:
         if any(not self._same(name, key) for name in names):
             return False
         for name in names:
-            path = self._place(name)
-            os.link(self.out / name, path)
+            os.link(f"{self.out}/{name}", self._place(name))
             self._files[name] = self._before[name]
         self.kept += len(names)
         return True
@@ -73,7 +73,7 @@ class SiteFolder:
 
     def add(self, name: str, content: bytes, key: str) -> None:
         """Write a file."""
-        self._place(name).write_bytes(content)
+        Path(self._place(name)).write_bytes(content)
         self._files[name] = [key, len(content)]
         self.written += 1
 
@@ -81,22 +81,24 @@ class SiteFolder:
         """Copy a file into the site."""
         path = self._place(name)
         shutil.copyfile(source, path)
-        self._files[name] = [key, path.stat().st_size]
+        self._files[name] = [key, Path(path).stat().st_size]
         self.written += 1
 
-    def _place(self, name: str) -> Path:
-        path = self._partial / name
-        if ".." in Path(name).parts or name in self._files:
+    def _place(self, name: str) -> str:
+        folder = name.rpartition("/")[0]
+        if name in self._files or any(part in ("", "..") for part in name.split("/")):
             raise SettingsError(f"The site cannot hold a file '{name}' (twice, or outside of it).")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        if folder not in self._folders:
+            (self._partial / folder).mkdir(parents=True, exist_ok=True)
+            self._folders.add(folder)
+        return f"{self._partial}/{name}"
 
     def _same(self, name: str, key: str) -> bool:
         known = self._before.get(name)
         if known is None or known[0] != key:
             return False
         try:
-            return bool((self.out / name).stat().st_size == known[1])
+            return bool(Path(f"{self.out}/{name}").stat().st_size == known[1])
         except OSError:
             return False
 

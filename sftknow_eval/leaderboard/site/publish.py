@@ -11,9 +11,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.leaderboard.site.files import SITE_NAME, earlier_files
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 _SPACE_CARD = """---
 title: {title}
@@ -86,10 +90,13 @@ def to_github_pages(site: Path, repository: str, branch: str = "gh-pages") -> st
         return _git("rev-parse", "HEAD", at=work).strip()
 
 
-def to_space(site: Path, space: str, title: str = "Fine-tuning leaderboard") -> str:
+def to_space(
+    site: Path, space: str, *, title: str = "Fine-tuning leaderboard", api: HfApi | None = None
+) -> str:
     """Upload the site as a static Space; return its address.
 
-    Files that an earlier upload left there and that are not part of the site are removed.
+    Files that an earlier upload left there and that are not part of the site are removed. The
+    Hub, and who one is there, are those of `api`; by default of `hf auth login`.
 
     Raises:
         SettingsError: the Hub refuses, or cannot be reached.
@@ -98,7 +105,7 @@ def to_space(site: Path, space: str, title: str = "Fine-tuning leaderboard") -> 
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    sent, api = parcel(site), HfApi()
+    sent, api = parcel(site), api or HfApi()
     try:
         api.create_repo(space, repo_type="space", space_sdk="static", exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="sftknow-space-") as folder:
@@ -116,7 +123,7 @@ def to_space(site: Path, space: str, title: str = "Fine-tuning leaderboard") -> 
             f"The Space '{space}' could not be written: {error}. Log in with `hf auth login`, and "
             "check that HF_HUB_OFFLINE is not set."
         ) from error
-    return f"https://huggingface.co/spaces/{space}"
+    return f"{api.endpoint}/spaces/{space}"
 
 
 def _stage(site: Path, names: Sequence[str], folder: Path) -> None:

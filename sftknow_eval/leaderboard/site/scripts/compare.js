@@ -152,6 +152,7 @@
   fill(asked.get("a"), asked.get("b"));
   board.addEventListener("change", function () { fill(null, null); show(); });
   for (const select of [first, second, which]) select.addEventListener("change", show);
+  by("no-choice").remove();
   by("chooser").hidden = false;
   show();
 })();

@@ -1,0 +1,151 @@
+"""The built folder: whole or as before, only what changed is made again, nothing leads nowhere."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import shutil
+import urllib.parse
+from pathlib import Path
+
+import pytest
+from board_making import OTHER, ROW, World
+
+from sftknow_eval.errors import SettingsError
+from sftknow_eval.leaderboard.site.build import Built, Options, build
+from sftknow_eval.leaderboard.site.names import board_page, row_page, row_slug
+
+
+class _Links(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.found += [v for k in ("href", "src") if (v := values.get(k)) is not None]
+        self.ids += [v for k in ("id",) if (v := values.get(k)) is not None]
+
+
+def test_every_link_leads_to_a_file_of_the_site(built: Built) -> None:
+    for page in built.site.rglob("*.html"):
+        links = _Links()
+        links.feed(page.read_text(encoding="utf-8"))
+        assert len(links.ids) == len(set(links.ids)), f"{page}: an id stands twice"
+        for link in links.found:
+            address = urllib.parse.urlsplit(link)
+            assert address.scheme in ("", "data"), f"{page}: {link} leads elsewhere"
+            if address.scheme == "" and address.path:
+                target = page.parent / urllib.parse.unquote(address.path)
+                assert target.is_file(), f"{page}: {link} leads nowhere"
+
+
+def test_every_row_has_a_page_with_its_evidence(built: Built) -> None:
+    for row in built.board.rows().values():
+        assert (built.site / row_page(row)).is_file()
+        if row.folder is None:
+            continue
+        copied = built.site / "rows" / row_slug(row.id)
+        for name in ("manifest.json", "evidence/seed-0.parquet"):
+            assert (copied / name).read_bytes() == (row.folder / name).read_bytes()
+
+
+def test_a_row_says_how_it_is_made_again(built: Built) -> None:
+    text = (built.site / row_page(built.board.rows()[ROW])).read_text(encoding="utf-8")
+    assert f"sftknow board reproduce {ROW}" in text
+    assert f"sftknow board verify submissions/{ROW}" in text
+
+
+def test_the_index_lists_every_file_and_no_other(built: Built) -> None:
+    listed = json.loads((built.site / "site.json").read_text())["files"]
+    found = {str(p.relative_to(built.site)) for p in built.site.rglob("*") if p.is_file()}
+    assert set(listed) | {"site.json"} == found
+
+
+def test_nothing_is_made_again_when_nothing_changed(board_copy: Path, tmp_path: Path) -> None:
+    first = build(board_copy, tmp_path / "site")
+    again = build(board_copy, tmp_path / "site")
+    assert again.written == 0
+    assert again.kept == first.written
+    fresh = build(board_copy, tmp_path / "site", Options(fresh=True))
+    assert fresh.kept == 0
+
+
+def test_one_row_more_makes_its_pages_and_the_boards_again(
+    board_copy: Path, tmp_path: Path, board_world: World
+) -> None:
+    site = tmp_path / "site"
+    build(board_copy, site)
+    # Bytes that a rebuild would not write: whoever finds them, the page was taken over.
+    kept = site / row_page(next(r for r in _rows(board_copy, site) if r.id == OTHER))
+    text = kept.read_text(encoding="utf-8").replace("</html>", "</HTML>")
+    kept.write_text(text, encoding="utf-8")
+    results = [board_world.results("third", seed) for seed in range(3)]
+    folder = board_world.submit_row(board_copy, results, run="third")
+    built = build(board_copy, site)
+    row = next(row for row in built.board.rows().values() if row.folder == folder.resolve())
+    assert (site / row_page(row)).is_file()
+    assert kept.read_text(encoding="utf-8").rstrip().endswith("</HTML>")
+    table = next(t for t in built.board.tables if row in t.rows)
+    assert row.title in (site / board_page(table)).read_text(encoding="utf-8")
+
+
+def _rows(root: Path, site: Path) -> list:
+    return list(build(root, site).board.rows().values())
+
+
+def test_a_row_that_is_gone_leaves_no_page(board_copy: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    gone = next(r for r in _rows(board_copy, site) if r.id == OTHER)
+    shutil.rmtree(board_copy / "submissions" / OTHER)
+    build(board_copy, site)
+    assert not (site / row_page(gone)).exists()
+
+
+def test_a_refused_submission_keeps_no_other_from_being_shown(
+    board_copy: Path, tmp_path: Path
+) -> None:
+    path = board_copy / "submissions" / OTHER / "manifest.json"
+    path.write_text(path.read_text().replace('"n_correct": ', '"n_correct": 1'))
+    built = build(board_copy, tmp_path / "site")
+    assert [refused.path for refused in built.board.refused] == [OTHER]
+    assert ROW in built.board.rows()
+    assert OTHER not in built.board.rows()
+    rules = (built.site / "rules.html").read_text(encoding="utf-8")
+    assert OTHER in rules
+
+
+def test_a_folder_that_is_no_site_is_not_replaced(honest_board: Path, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    precious = tmp_path / "site" / "thesis.txt"
+    precious.write_text("years of work")
+    with pytest.raises(SettingsError, match="not a site built by"):
+        build(honest_board, tmp_path / "site")
+    assert precious.read_text() == "years of work"
+
+
+def test_a_build_that_fails_leaves_the_site_as_it_was(
+    board_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    build(board_copy, site)
+    before = (site / "site.json").read_bytes()
+    from sftknow_eval.leaderboard.site import pages
+
+    def broken(*_: object) -> list:
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr(pages, "pairs_of", broken)
+    with pytest.raises(RuntimeError):
+        build(board_copy, site)
+    assert (site / "site.json").read_bytes() == before
+    assert not list(tmp_path.glob(".site.*.partial"))
+
+
+def test_an_empty_board_has_pages_too(tmp_path: Path) -> None:
+    root = tmp_path / "leaderboard"
+    (root / "submissions").mkdir(parents=True)
+    (root / "mastery").mkdir()
+    built = build(root, tmp_path / "site")
+    assert "No row has been submitted yet" in (built.site / "index.html").read_text("utf-8")
