@@ -124,6 +124,8 @@ def train_strategy(
     planned = _plan(strategy, settings, request, material, fingerprint)
     if finished := _finished(request.out, planned):
         logger.info("%s holds this fine-tune already", request.out)
+        # Left where a run was killed after its model was there.
+        Checkpoints.beside(request.out, request.checkpoint_steps).remove()
         return Finetuned(request.out, finished, reused=True)
     _check_writable(request.out)
     with _kept(request, planned, settings.steps(len(material.items))) as checkpoints:

@@ -102,6 +102,15 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(
     assert _train(request_, small_data, hand_table).record.resumed_at == (6,)
 
 
+def test_checkpoints_that_a_finished_run_left_are_removed(
+    request_: TrainRequest, small_data: Path, hand_table: MasteryTable, tmp_path: Path
+) -> None:
+    _train(request_, small_data, hand_table)
+    (tmp_path / ".ft.training" / "checkpoint-9").mkdir(parents=True)
+    assert _train(request_, small_data, hand_table).reused
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_diverged_training_keeps_no_checkpoints(
     request_: TrainRequest, small_data: Path, hand_table: MasteryTable, tmp_path: Path
 ) -> None:
