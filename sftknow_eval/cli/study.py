@@ -65,9 +65,10 @@ def run_shown(
     console: Console, plan: Plan, out: Path, workers: int | None = None, only: str | None = None
 ) -> Outcome:
     """Run a study with a progress display, and say what came out; also used by the demo."""
+    from sftknow_eval.study.select import wanted_steps
     from sftknow_eval.study.study import run_study
 
-    with _Display(console, len(plan.steps)) as display:
+    with _Display(console, len(wanted_steps(plan, only))) as display:
         try:
             outcome = run_study(plan, out, workers=workers, only=only, on_event=display.show)
         except KeyboardInterrupt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,6 +111,7 @@ def interpolate(job: Job) -> None:
     from sftknow_eval.training.interpolate import interpolate as write
 
     weight = read_json(Path(job.inputs["choice"]) / "curve.json")["choice"]["weight"]
-    with tempfile.TemporaryDirectory(dir=job.out.parent) as scratch:
+    with tempfile.TemporaryDirectory(dir=job.out) as scratch:
         made = write(job.inputs["base"], job.inputs["model"], (weight,), Path(scratch))
-        shutil.copytree(made[0].folder, job.out, dirs_exist_ok=True)
+        for file in made[0].folder.iterdir():
+            file.rename(job.out / file.name)

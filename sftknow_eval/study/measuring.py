@@ -130,7 +130,7 @@ def interpolation_curve(job: Job) -> None:
         job.progress("weights", number, len(weights))
         folder = job.out / f"weight-{weight:g}"
         point: dict[str, Any] = {"weight": weight, "scores": {}}
-        with tempfile.TemporaryDirectory(dir=job.root) as scratch:
+        with tempfile.TemporaryDirectory(dir=job.out) as scratch:
             made = interpolate(job.inputs["base"], job.inputs["model"], (weight,), Path(scratch))
             for split in job.settings["splits"]:
                 done = job.ask(str(made[0].folder), split, folder / split)

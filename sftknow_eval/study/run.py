@@ -101,7 +101,7 @@ class Scheduler:
         on_event: OnEvent,
         on_whole: Callable[[Mapping[str, Entry]], None] = lambda entries: None,
     ) -> None:
-        self._steps = {name: step for name, step in plan.steps.items() if name in wanted}
+        self._steps, self._wanted = plan.steps, wanted
         self._gpu = plan.study.compute.device == "gpu"
         self._root, self._tell, self._tell_whole = root, on_event, on_whole
         self._journal = Journal(root)
@@ -113,13 +113,14 @@ class Scheduler:
         self.overhead: dict[str, float] = {}
 
     def run(self, workers: int) -> dict[str, Entry]:
-        """Do what is not finished, and return what became of every step.
+        """Do what is wanted and not finished; return what became of every step, as far as known.
 
         Raises:
             OutOfSpace: the disk filled up; what was finished is kept.
         """
         self.take_finished()
-        self._tell(Event(None, "finished before", None, len(self.entries)))
+        before = len(self._wanted & self.entries.keys())
+        self._tell(Event(None, "finished before", None, before))
         wait_for_workers(self._root)
         if open_steps := self._open():
             gpu = any(self._lane(step) == "gpu" for step in open_steps)
@@ -165,13 +166,20 @@ class Scheduler:
         before = self._steps[name].after
         if not before:
             return self._digests[name]
-        known = {other: self.entries.get(other) for other in before if other in self._steps}
-        statuses = {other: entry.status for other, entry in known.items() if entry}
-        whole = len(statuses) == len(known)
-        return digest([self._digests[name], statuses]) if whole else None
+        statuses = {}
+        for other in before:
+            entry = self.entries.get(other)
+            if entry is None and other in self._wanted:
+                return None
+            statuses[other] = entry.status if entry else "not run"
+        return digest([self._digests[name], statuses])
 
     def _open(self) -> list[Step]:
-        return [step for name, step in self._steps.items() if name not in self.entries]
+        return [
+            step
+            for name, step in self._steps.items()
+            if name in self._wanted and name not in self.entries
+        ]
 
     def _work(self, pool: Pool, workers: int) -> None:
         changed = True

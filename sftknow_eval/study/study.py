@@ -28,7 +28,7 @@ class Outcome:
     """What became of a study.
 
     Attributes:
-        entries: of all steps that were asked for.
+        entries: of all steps, as far as something is known of them.
         index: `study.json`.
     """
 
@@ -109,8 +109,8 @@ def run_study(
         entries = scheduler.run(workers or os.cpu_count() or 1)
         overhead = _overhead(out, scheduler.overhead)
         costs = ledger(plan, entries, overhead)
-        finished = all(entry.status in ("done", "left out") for entry in entries.values())
-        index = write_index(plan, out, entries, costs, finished=finished and only is None)
+        ended = {name for name, entry in entries.items() if entry.status in ("done", "left out")}
+        index = write_index(plan, out, entries, costs, finished=ended == plan.steps.keys())
     return Outcome(plan, entries, index)
 
 

@@ -56,7 +56,9 @@ def test_all_faults_are_listed_with_lines_and_the_nearest_name(tmp_path: Path) -
         assert line in text, text
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")) + sorted(CONFIGS.glob("paper/*.yaml")))
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.glob("*.yaml")) + sorted(CONFIGS.glob("paper/*.yaml"))
+)
 def test_every_configuration_of_the_project_can_be_planned(path: Path) -> None:
     plan = read_plan(path)
     assert plan.steps

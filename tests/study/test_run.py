@@ -148,6 +148,19 @@ def test_only_does_what_it_names(plan_of: PlanOf, tmp_path: Path) -> None:
     assert not outcome.index["finished"]
 
 
+def test_only_keeps_what_is_known_of_the_rest(study: tuple[Plan, Path]) -> None:
+    plan, out = study
+    before = read_json(out / "study.json")
+    shutil.rmtree(out / "runs/sft_divided-s4-n8-d0/weights")
+    outcome, begun = run(plan, out, only="weights")
+    assert begun == ["runs/sft_divided-s4-n8-d0/weights"]
+    statuses = [
+        {run["id"]: run["status"] for run in index["runs"]} for index in (before, outcome.index)
+    ]
+    # What failed is not tried again by this, so nothing is said about it.
+    assert statuses[1] == statuses[0] | {DIVERGED: "not run"}
+
+
 def test_a_dry_run_counts_what_is_left(study: tuple[Plan, Path], tmp_path: Path) -> None:
     plan, out = study
     fresh, left = estimate_study(plan, None), estimate_study(plan, out)
