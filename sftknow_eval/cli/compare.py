@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _DOMAINS = {"id": "in-domain", "ood": "out-of-domain"}
 _SHOWN = 20
-_COLUMNS = ("facts", "lost", "gained", "difference", "p", "p (Holm)", "detectable")
+_COLUMNS = ("facts", "lost", "gained", "difference", "p", "Holm", "detectable")
 
 
 def compare(
@@ -146,13 +146,15 @@ def _show_agreement(console: Console, found: Agreement) -> None:
 def _show(console: Console, found: Comparison) -> None:
     tables = _by_stratum(found) if len(found.record["runs"]) == 2 else _by_run(found)
     for table in tables:
+        # Fits a terminal of 80 columns.
+        table.padding = (0, 1, 0, 0)
         console.print()
         console.print(table)
     console.print(
         "Differences of accuracy in points, with 95% intervals by subject or, for few facts, from "
         "Wilson's; 'mean' counts every stratum once. Lost is what the other knew and the run "
-        "answers wrongly. p: McNemar's exact test, of the mean by sign flips of subjects; Holm "
-        "adjusts over all runs against the same other. Detectable: a difference that the test "
+        "answers wrongly. p: McNemar's exact test, of the mean by sign flips of subjects; Holm: p "
+        "adjusted over all runs against the same other. Detectable: a difference that the test "
         "finds four times in five. --json has the intervals by relation too, and every stratum.",
         soft_wrap=True,
     )
@@ -202,7 +204,7 @@ def _points(found: Estimate) -> str:
         return "-"
     if found.low is None or found.high is None:
         return f"{100 * found.value:+.1f}"
-    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f}, {100 * found.high:+.1f})"
 
 
 def _p(value: float | None) -> str:
