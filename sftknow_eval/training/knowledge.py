@@ -21,6 +21,7 @@ from typing import Any
 import transformers
 from transformers import TrainerCallback
 
+from sftknow_eval.artifacts import digest
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.evaluation.documents import Document
 from sftknow_eval.evaluation.prompts import Style, check_style
@@ -28,6 +29,9 @@ from sftknow_eval.evaluation.settings import read_settings
 from sftknow_eval.training.panel import Measurement, answers, measured, panel_documents
 
 logger = logging.getLogger(__name__)
+
+# No name of a class: transformers would make the callback anew, without its panel.
+_NAME = "sftknow-knowledge"
 
 
 class KnowledgeCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
@@ -103,15 +107,30 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         return self
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Ask the model before it is trained; a run that was resumed goes on as it was."""
+        """Ask the model before it is trained; a run that goes on from a checkpoint did so then."""
+        if self._before is not None:
+            return
+        self._before = self._remembered(state)
         if self._before is None:
             if state.global_step:
                 logger.warning(
-                    "The training goes on from step %d: what is known now counts as known before.",
+                    "The training goes on from step %d, and its checkpoint does not hold what was "
+                    "known before it: what is known now counts as known before.",
                     state.global_step,
                 )
             self._before = self._asked(self._panels[0], given)
-            self._measure(state, control, given)
+        # Checkpoints take the trainer's state along.
+        state.stateful_callbacks[_NAME] = {"panel": self._digest(), "before": self._before}
+        self._measure(state, control, given)
+
+    def _remembered(self, state: Any) -> list[bool] | None:
+        kept = state.stateful_callbacks.get(_NAME) if state.global_step else None
+        if not isinstance(kept, dict) or kept.get("panel") != self._digest():
+            return None
+        return [bool(value) for value in kept["before"]]
+
+    def _digest(self) -> str:
+        return digest([[d["id"], d["prompt"]] for panel in self._panels for d in panel])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Measure every so many steps."""

@@ -199,6 +199,36 @@ def test_without_a_number_of_steps_it_measures_at_evaluations(
     assert [found.step for found in watch.measurements] == [0, 3, 6]
 
 
+def test_a_resumed_training_compares_with_what_was_known_before_it_began(
+    material: Material, tmp_path: Path
+) -> None:
+    # At a rate that wrecks the model, what is known at the checkpoint is not what was before.
+    options = {"learning_rate": 0.5, "save_strategy": "steps", "save_steps": 3}
+    whole = material.watch(every=3)
+    trainer = material.trainer(tmp_path, material.model(), [whole], **options)
+    whole.attach(trainer)
+    trainer.train()
+    resumed = material.watch(every=3)
+    trainer = material.trainer(tmp_path, material.model(), [resumed], **options)
+    resumed.attach(trainer)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert resumed.measurements == whole.measurements[1:]
+    assert whole.measurements[-1].lost_share([4]) not in (None, 0)
+
+
+def test_a_checkpoint_of_another_panel_is_not_used(
+    material: Material, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = material.trainer(tmp_path, material.model(), [], save_strategy="steps", save_steps=3)
+    first.train()
+    watch = material.watch(every=3)
+    trainer = material.trainer(tmp_path, material.model(), [watch])
+    watch.attach(trainer)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert "counts as known before" in caplog.text
+    assert [found.step for found in watch.measurements] == [3, 6]
+
+
 def test_unattached_it_keeps_to_the_log_history_and_says_so(
     material: Material, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
