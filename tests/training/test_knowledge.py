@@ -174,6 +174,33 @@ def test_the_answers_are_those_of_the_evaluation(
         assert dict(zip([d["id"] for d in panel], found, strict=True)) == expected
 
 
+def test_a_chat_model_is_asked_through_its_template(
+    material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A template that puts the question as the paper does: the answers have to be the same.
+    tokenizer = AutoTokenizer.from_pretrained(material.world / "base")
+    tokenizer.chat_template = (
+        "{{ bos_token }}<|question|> {{ messages[0]['content'].split('words. ')[1] }} <|answer|>"
+    )
+    asked = {"mastery": str(material.mastery), "data": str(material.world)}
+    panels = {
+        style: panel_documents(read_settings({**asked, "style": style}), per_stratum=3)
+        for style in ("chat", "paper")
+    }
+    seen: list[list[int]] = []
+    model = material.model()
+    generate = model.generate
+
+    def recording(input_ids: torch.Tensor, **options: Any) -> Any:
+        seen.append(input_ids.tolist())
+        return generate(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(model, "generate", recording)
+    verdicts = [answers(model, tokenizer, panel, batch_size=64) for panel in panels.values()]
+    assert seen[0] == seen[1]
+    assert verdicts[0] == verdicts[1]
+
+
 def test_too_much_loss_stops_the_training(material: Material, tmp_path: Path) -> None:
     # A rate at which the first steps wreck the model.
     watch = material.watch(every=1, max_lost=0.1)
