@@ -13,6 +13,7 @@ from sftknow_eval.leaderboard.site.names import (
     interval,
     number,
     row_page,
+    title_in,
 )
 from sftknow_eval.pages.tables import MISSING, Cell, Table
 from sftknow_eval.pages.tables import Column as Head
@@ -52,6 +53,7 @@ class Line:
     """
 
     row: Row
+    title: str
     href: str
     place: str
     status: str
@@ -83,7 +85,7 @@ def unit_words(column: Column) -> str:
 def lines(table: RankingTable) -> list[Line]:
     """Return the rows of a table in the order of the board."""
     keys = [column.key for group in groups() for column in group.columns]
-    return [_line(row, keys) for row in table.rows]
+    return [_line(table, row, keys) for row in table.rows]
 
 
 def short_table(table: RankingTable, limit: int, root: str = "") -> Table:
@@ -95,25 +97,26 @@ def short_table(table: RankingTable, limit: int, root: str = "") -> Table:
     heads += [Head(column.label) for column in COLUMNS if column.key in keys]
     return Table(
         f"top-{table.version}-{table.base}-{table.regime}".replace(".", "-"),
-        f"{table.base}: {table.regime_label} (percent, with 95% intervals)",
+        "Percent, with 95% intervals",
         [*heads, Head("Status", False)],
-        [_short(row, keys, root) for row in rows],
+        [_short(table, row, keys, root) for row in rows],
     )
 
 
-def _short(row: Row, keys: Sequence[str], root: str) -> list[Cell]:
-    cells = [Cell(row.title, href=root + row_page(row)), Cell(_place(row))]
+def _short(table: RankingTable, row: Row, keys: Sequence[str], root: str) -> list[Cell]:
+    cells = [Cell(title_in(table, row), href=root + row_page(row)), Cell(_place(row))]
     cells += [Cell(number(key, row.measures[key].value), _between(key, row)) for key in keys]
     return [*cells, Cell("control" if row.control else STATUS_WORDS[row.status])]
 
 
-def _line(row: Row, keys: Sequence[str]) -> Line:
+def _line(table: RankingTable, row: Row, keys: Sequence[str]) -> Line:
     notes = [f"Control: {CONTROL_WORDS[row.control]}."] if row.control else []
     if row.not_ranked and not row.control:
         notes.append(f"Not ranked: {'; '.join(row.not_ranked)}.")
     notes += [f"Flag: {flag.text}" for flag in row.flags]
     return Line(
         row=row,
+        title=title_in(table, row),
         href=row_page(row),
         place=_place(row),
         status=STATUS_WORDS[row.status],

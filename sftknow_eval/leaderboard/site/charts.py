@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sftknow_eval.leaderboard.rows import RankingTable, Row
+from sftknow_eval.leaderboard.site.names import title_in
 from sftknow_eval.mastery.table import N_STRATA
 from sftknow_eval.pages.charts import Figure
 from sftknow_eval.pages.palette import DASHES, SERIES, SHAPES, var
@@ -27,7 +28,7 @@ def board_figures(table: RankingTable) -> list[Figure]:
 def strata(table: RankingTable) -> Figure | None:
     """Draw accuracy by stratum of the best rows and the base, ID beside OOD."""
     shown = _chosen(table)
-    names = _names(shown)
+    names = _names(table, shown)
     values = [
         {"row": name, "domain": words, "stratum": stratum, **_percent(row, f"{domain}_{stratum}")}
         for row, name in zip(shown, names, strict=True)
@@ -57,7 +58,7 @@ def trade(table: RankingTable) -> Figure | None:
     shown += [row for row in rows if row not in shown][: max(0, MAX_POINTS - len(shown))]
     values = [
         {
-            **{"row": row.title, "kind": _kind(row), "domain": words},
+            **{"row": title_in(table, row), "kind": _kind(row), "domain": words},
             "lost": _round(row.measures["lost"].value),
             "value": _round(row.measures[domain].value),
         }
@@ -184,16 +185,20 @@ def _beside(values: Sequence[Mapping[str, Any]], unit: Mapping[str, Any]) -> dic
 
 
 def _curves(table: RankingTable) -> Iterator[dict[str, Any]]:
-    for row, name in zip(table.rows, _names(table.rows), strict=True):
+    drawn = set()
+    for row, name in zip(table.rows, _names(table, table.rows), strict=True):
         found: dict[tuple[str, float], list[float]] = {}
         for run in row.manifest.seeds if row.manifest else ():
             for point in run.curve:
                 for domain, value in (("id", point.id), ("ood", point.ood)):
                     if value is not None:
                         found.setdefault((domain, point.ratio), []).append(value)
-        for (domain, ratio), each in sorted(found.items()):
-            value = _round(sum(each) / len(each))
-            yield {"row": name, "domain": _DOMAINS[domain], "share": ratio, "value": value}
+        means = tuple((key, _round(sum(each) / len(each))) for key, each in sorted(found.items()))
+        # Rows made from one fine-tune declare the same sweep.
+        if means not in drawn:
+            drawn.add(means)
+            for (domain, ratio), value in means:
+                yield {"row": name, "domain": _DOMAINS[domain], "share": ratio, "value": value}
 
 
 def _chosen(table: RankingTable) -> list[Row]:
@@ -202,9 +207,9 @@ def _chosen(table: RankingTable) -> list[Row]:
     return [*others[: MAX_SERIES - len(controls)], *controls]
 
 
-def _names(rows: Sequence[Row]) -> list[str]:
+def _names(table: RankingTable, rows: Sequence[Row]) -> list[str]:
     """Return titles, made different where two rows share one."""
-    titles = [row.title for row in rows]
+    titles = [title_in(table, row) for row in rows]
     return [
         title if titles.count(title) == 1 else f"{title} ({row.id.rsplit('/', 1)[-1]})"
         for row, title in zip(rows, titles, strict=True)

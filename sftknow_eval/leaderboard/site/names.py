@@ -52,6 +52,11 @@ def facts_file(version: str, base: str) -> str:
     return f"data/{version}~{base}.js"
 
 
+def title_in(table: RankingTable, row: Row) -> str:
+    """Return a row's title without what all rows of its table share."""
+    return row.title.removesuffix(f", {table.regime_label}")
+
+
 def number(key: str, value: float | None) -> str:
     """Return a column's value as it is shown: shares in percent, large counts in short."""
     if value is None:

@@ -22,6 +22,7 @@ from sftknow_eval.leaderboard.site.names import (
     outcomes_file,
     row_page,
     table_slug,
+    title_in,
 )
 from sftknow_eval.leaderboard.site.outcomes import RowFacts, has_answers, row_facts
 from sftknow_eval.leaderboard.site.pairs import counts, differences, useful_pairs
@@ -33,6 +34,7 @@ from sftknow_eval.pages.tables import MISSING, Cell, Column, Table
 
 HERE = Path(__file__).parent
 FRONT_LIMIT = 25
+FRONT_BOARDS = 4
 VENDORED_SCRIPTS = (*CHART_SCRIPTS, "datatables.js", "theme.js")
 _OWN = ("site.css", "board.js", "compare.js")
 
@@ -167,6 +169,7 @@ class SitePages:
                 n_recomputed=sum(row.status == "recomputed" for row in rows),
                 limit=FRONT_LIMIT,
                 boards=[_front(table, board) for table in _largest_first(board)],
+                shown=FRONT_BOARDS,
             )
 
         return make
@@ -280,7 +283,10 @@ def _row_link(row: Row) -> dict[str, str]:
 
 def _pair_link(pair: Pair) -> dict[str, str]:
     label = f"{pair.table.base}, {pair.table.regime_label}"
-    names = {"first": pair.first.title, "second": pair.second.title}
+    names = {
+        "first": title_in(pair.table, pair.first),
+        "second": title_in(pair.table, pair.second),
+    }
     return {"href": pair.href, "board": label, **names}
 
 

@@ -18,7 +18,7 @@ from board_making import OTHER, ROW
 
 from sftknow_eval.leaderboard.rows import Row
 from sftknow_eval.leaderboard.site.build import Built
-from sftknow_eval.leaderboard.site.names import board_page, row_page
+from sftknow_eval.leaderboard.site.names import board_page, row_page, title_in
 from sftknow_eval.leaderboard.site.outcomes import row_facts
 from sftknow_eval.leaderboard.site.pairs import counts
 from sftknow_eval.leaderboard.site.serve import HOST, server
@@ -56,7 +56,9 @@ def test_a_column_sorts_by_mouse_and_by_keyboard(open_page: Open, built: Built) 
     table = built.board.tables[0]
     page = open_page(board_page(table))
     measured = [row for row in table.rows if row.measures["id"].value is not None]
-    rising = [row.title for row in sorted(measured, key=lambda row: row.measures["id"].value)]
+    rising = [
+        title_in(table, row) for row in sorted(measured, key=lambda row: row.measures["id"].value)
+    ]
     page.locator(head(page, "ID")).click()
     assert titles(page) == rising
     assert page.locator(head(page, "ID")).get_attribute("aria-sort") == "ascending"
@@ -68,8 +70,9 @@ def test_a_column_sorts_by_mouse_and_by_keyboard(open_page: Open, built: Built) 
 
 def test_missing_values_stay_last_both_ways(open_page: Open, built: Built) -> None:
     # Only base_again has no facts lost: it is measured on shares of samples.
-    page = open_page(board_page(built.board.tables[0]))
-    again = next(row.title for row in built.board.tables[0].rows if row.control == "base_again")
+    table = built.board.tables[0]
+    page = open_page(board_page(table))
+    again = next(row.title for row in table.rows if row.control == "base_again")
     for _ in range(2):
         page.locator(head(page, "Lost")).click()
         assert titles(page)[-1] == again
@@ -78,17 +81,17 @@ def test_missing_values_stay_last_both_ways(open_page: Open, built: Built) -> No
 def test_rows_are_filtered_and_counted(open_page: Open, built: Built) -> None:
     table = built.board.tables[0]
     page = open_page(board_page(table))
-    assert titles(page) == [row.title for row in table.rows]
+    assert titles(page) == [title_in(table, row) for row in table.rows]
     assert page.locator("#count").inner_text() == f"{len(table.rows)} rows"
     page.get_by_label("Find").fill("again")
     assert page.locator("#count").inner_text() == f"1 of {len(table.rows)} rows"
     page.get_by_label("Find").fill("")
     page.locator("#kind").select_option("control")
-    assert titles(page) == [row.title for row in table.rows if row.control]
+    assert titles(page) == [title_in(table, row) for row in table.rows if row.control]
     page.locator("#kind").select_option("pareto")
-    assert titles(page) == [row.title for row in table.rows if row.pareto]
+    assert titles(page) == [title_in(table, row) for row in table.rows if row.pareto]
     page.locator("#status").select_option("recomputed")
-    assert titles(page) == [row.title for row in table.rows if row.pareto]
+    assert titles(page) == [title_in(table, row) for row in table.rows if row.pareto]
 
 
 def test_any_two_rows_are_compared_fact_by_fact(open_page: Open, built: Built) -> None:
@@ -164,7 +167,7 @@ def test_a_served_site_keeps_its_policy_too(chromium: Browser, built: Built, add
 def test_without_scripts_everything_is_there(open_page: Open, built: Built) -> None:
     table = built.board.tables[0]
     page = open_page(board_page(table), java_script_enabled=False)
-    assert titles(page) == [row.title for row in table.rows]
+    assert titles(page) == [title_in(table, row) for row in table.rows]
     assert page.locator("svg.drawing").count() >= 2
     assert not page.locator(".js-tools").is_visible()
     assert not page.locator(".sorting").is_visible()

@@ -88,7 +88,7 @@ def test_one_row_more_makes_its_pages_and_the_boards_again(
     assert (site / row_page(row)).is_file()
     assert kept.read_text(encoding="utf-8").rstrip().endswith("</HTML>")
     table = next(t for t in built.board.tables if row in t.rows)
-    assert row.title in (site / board_page(table)).read_text(encoding="utf-8")
+    assert f"../{row_page(row)}" in (site / board_page(table)).read_text(encoding="utf-8")
 
 
 def _rows(root: Path, site: Path) -> list:
