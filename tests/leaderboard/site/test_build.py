@@ -5,15 +5,22 @@ from __future__ import annotations
 import html.parser
 import json
 import shutil
+import threading
+import urllib.error
 import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import pytest
 from board_making import OTHER, ROW, World
+from cli_calls import Sftknow
 
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.leaderboard.site.build import Built, Options, build
 from sftknow_eval.leaderboard.site.names import board_page, row_page, row_slug
+from sftknow_eval.leaderboard.site.serve import HOST, server
+
+Capture = pytest.CaptureFixture[str]
 
 
 class _Links(html.parser.HTMLParser):
@@ -149,3 +156,60 @@ def test_an_empty_board_has_pages_too(tmp_path: Path) -> None:
     (root / "mastery").mkdir()
     built = build(root, tmp_path / "site")
     assert "No row has been submitted yet" in (built.site / "index.html").read_text("utf-8")
+
+
+def test_hostile_folders_of_every_kind_do_not_stop_the_build(
+    board_copy: Path, tmp_path: Path
+) -> None:
+    top = board_copy / "submissions" / "1" / "the-base"
+    made = {
+        "markup": b'{"title": "<script>alert(1)</script>"}',
+        "deep": b"[" * 100_000,
+        "bytes": b"\xff\xfe\x00",
+        "empty": b"",
+    }
+    for name, content in made.items():
+        (top / name / "run").mkdir(parents=True)
+        (top / name / "run" / "manifest.json").write_bytes(content)
+    bomb = shutil.copytree(board_copy / "submissions" / OTHER, top / "bomb" / "run")
+    (bomb / "evidence" / "seed-0.parquet").write_bytes(b"PAR1" + b"\x00" * 64 + b"PAR1")
+    strange = shutil.copytree(board_copy / "submissions" / OTHER, top / "<img src=x>" / "run")
+    (top / "linked").symlink_to(strange.parent)
+    built = build(board_copy, tmp_path / "site")
+    assert {ROW, OTHER} <= built.board.rows().keys()
+    refused = {entry.path.split("/")[2] for entry in built.board.refused}
+    assert {*made, "bomb", "<img src=x>"} <= refused
+    rules = (built.site / "rules.html").read_text(encoding="utf-8")
+    assert "&lt;img src=x&gt;" in rules
+    assert "<img" not in rules
+
+
+def test_the_commands_build_and_say_where(
+    honest_board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    sftknow = Sftknow(monkeypatch, capsys)
+    site = tmp_path / "site"
+    done = sftknow("board", "build", "--root", honest_board, "--out", site)
+    assert done.code == 0, done.err
+    assert f"Open {site / 'index.html'}" in done.out
+    found = sftknow("board", "build", "--root", honest_board, "--out", site, "--json")
+    assert json.loads(found.out)["files_made"] == 0
+    nowhere = sftknow("board", "serve", tmp_path / "nowhere", "--port", "0")
+    assert nowhere.code == 2
+    assert "holds no built site" in nowhere.err
+
+
+def test_serving_sends_files_of_the_site_and_nothing_else(built: Built) -> None:
+    with server(built.site) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        address = f"http://{HOST}:{running.server_address[1]}"
+        with urllib.request.urlopen(f"{address}/") as answer:
+            assert answer.read() == (built.site / "index.html").read_bytes()
+            policy = answer.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            assert "frame-ancestors 'none'" in policy
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        for place in ("boards/", "../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", "nothing.html"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"{address}/{place}")
+        running.shutdown()
