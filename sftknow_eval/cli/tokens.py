@@ -41,7 +41,7 @@ def tokens(
         int | None, typer.Option(help="At most this many facts of each domain and stratum.")
     ] = None,
     backend: Annotated[str, typer.Option(help="hf or vllm.")] = "hf",
-    batch_size: Annotated[int, typer.Option(help="Prompts in a batch of hf.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Prompts in a batch of hf.")] = 256,
     model_args: Annotated[
         str, typer.Option(help="Arguments of the backend, as key=value,key=value.")
     ] = "",

@@ -26,6 +26,9 @@ from sftknow_eval.evaluation.tokens.vocabulary import SharedVocabulary, shared_v
 from sftknow_eval.mastery.hf_model import check_device, end_ids, load_model
 from sftknow_eval.mastery.matching import begins, may_begin
 
+# To look for what a small model has left in memory takes longer than to ask it.
+_LARGE_BYTES = 1 << 28
+
 Advance = Callable[[str, int, int], None]
 
 
@@ -52,6 +55,7 @@ class ExactModels:
         advance: Advance = lambda what, done, total: None,
     ) -> None:
         self._comparison, self._batch_size, self._full = comparison, batch_size, full
+        self._is_large = False
         self._dtype, self._trust = dtype, trust_remote_code
         self._device = check_device(device)
         self._advance = advance
@@ -72,7 +76,8 @@ class ExactModels:
         """Return the drift of every fact, in their order."""
         with tempfile.TemporaryDirectory(prefix="sftknow-logits-") as folder:
             kept_NS = self._ask_finetuned(Path(folder) / "logits")
-            gc.collect()  # the base takes its place in memory
+            if self._is_large:
+                gc.collect()  # the base takes its place in memory
             return self._ask_base(kept_NS)
 
     def _ask_finetuned(self, path: Path) -> Any:
@@ -108,6 +113,7 @@ class ExactModels:
         model = load_model(side.folder, side.name, self._dtype, self._trust)
         if side.adapter is not None:
             model = _with_adapter(model, side, len(side.tokenizer))
+        self._is_large = model.get_memory_footprint() > _LARGE_BYTES
         self.dtypes[role] = str(model.dtype).removeprefix("torch.")
         return model.to(self._device)
 

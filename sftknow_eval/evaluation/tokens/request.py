@@ -45,7 +45,7 @@ class TokenDriftRequest:
     style: Style | None = None
     backend: Backend = "hf"
     engine_args: Mapping[str, Any] = field(default_factory=dict)
-    batch_size: int = 64
+    batch_size: int = 256
     limit: int | None = None
     full: bool = True
 
