@@ -25,8 +25,8 @@ from sftknow_eval.restoration.on_load import Choice
 from sftknow_eval.restoration.recipe import Recipe
 from sftknow_eval.restoration.writer import locked
 from sftknow_eval.sweep.points import same_models, series, task_metrics
-from sftknow_eval.sweep.request import SweepRequest
-from sftknow_eval.sweep.run import sweep
+from sftknow_eval.sweep.request import FactSet, SweepRequest
+from sftknow_eval.sweep.run import sweep, sweep_sets
 
 OTHER_TASK = """
 task: sftknow_test_letters
@@ -184,6 +184,46 @@ def test_a_sweep_that_was_stopped_goes_on_and_other_settings_are_refused(
     assert not any("engine" in line or "swapping" in line for line in said)
     with pytest.raises(SettingsError, match="limit differ"):
         sweep(request_of(limit=2), out)
+
+
+def test_several_sets_of_facts_share_each_swap(request_of: Any, tmp_path: Path) -> None:
+    said: list[str] = []
+    sets = {
+        "dev": FactSet({"split": "dev"}),
+        "test": FactSet({"split": "test"}),
+        "train": FactSet({"split": "train"}, ratios=(0, 60)),
+    }
+    request = request_of(ratios=(0, 10, 40, 60))
+    out = tmp_path / "out"
+    found = sweep_sets(request, sets, out, said.append, curves=False)
+    assert sum("starting" in line for line in said) == 1
+    assert sum("swapping" in line for line in said) == 2  # 60% is the model of 40%
+    ratios = {name: [point["ratio"] for point in each["points"]] for name, each in found.items()}
+    assert ratios == {"dev": [0, 10, 40, 60], "test": [0, 10, 40, 60], "train": [0, 40, 60]}
+    for name, each in found.items():
+        assert each["task"]["split"] == name
+        assert json.loads((out / name / "sweep.json").read_text()) == each
+    choice = json.loads((out / "choice.json").read_text())
+    assert choice["ratio"] in (0, 10, 40)
+    assert not list(out.rglob("curve.*"))
+    # Each set has what a sweep over it alone gives: batches do not change a verdict here.
+    alone = request_of(ratios=(0, 10, 40, 60), metadata={**request.metadata, "split": "test"})
+    single = sweep(alone, tmp_path / "alone")
+    for point, other in zip(single["points"], found["test"]["points"], strict=True):
+        assert {k: v for k, v in point.items() if k != "settings"} == {
+            k: v for k, v in other.items() if k != "settings"
+        }
+    # A set that was lost is asked again, the others are not.
+    before = (out / "dev" / "ratio-10" / "results.json").stat().st_mtime_ns
+    shutil.rmtree(out / "test")
+    said.clear()
+    assert sweep_sets(request, sets, out, said.append, curves=False) == found
+    assert (out / "dev" / "ratio-10" / "results.json").stat().st_mtime_ns == before
+    said.clear()
+    sweep_sets(request, sets, out, said.append, curves=False)
+    assert not any("starting" in line for line in said)
+    with pytest.raises(SettingsError, match="Sets of facts need a name"):
+        sweep_sets(request, {}, out)
 
 
 def test_faults_are_said_before_the_engine_starts(
