@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from sftknow_eval.cli import board_site
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -250,3 +252,8 @@ def workflow(
 
     for path in install(out):
         typer.echo(f"Wrote {path}")
+
+
+app.command("build")(board_site.build)
+app.command("serve")(board_site.serve)
+app.command("publish")(board_site.publish)

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from sftknow_eval.artifacts import atomic_folder, write_json
 from sftknow_eval.errors import SettingsError, SubmissionError
-from sftknow_eval.evaluation.results import Outcome
 from sftknow_eval.leaderboard.asking import asking_of, judged
 from sftknow_eval.leaderboard.base_store import (
     BASE_FILE,
@@ -30,6 +29,7 @@ from sftknow_eval.leaderboard.base_store import (
 )
 from sftknow_eval.leaderboard.contained import sha256
 from sftknow_eval.leaderboard.evidence import Evidence, identity, prompt_digests, write_evidence
+from sftknow_eval.leaderboard.material import Answer
 from sftknow_eval.mastery.dataset import Dataset
 from sftknow_eval.mastery.facts import Fact
 from sftknow_eval.mastery.table import MasteryTable
@@ -45,7 +45,7 @@ class BaseMaterial:
         model: its folder.
         table: its mastery table.
         record: what the results say of the base: style, backend, versions.
-        outcomes: its own answers, to all test facts of the table.
+        answers: its own, to all test facts of the table, by fact id.
     """
 
     id: str
@@ -55,7 +55,7 @@ class BaseMaterial:
     table: MasteryTable
     dataset: Dataset
     record: Mapping[str, Any]
-    outcomes: Sequence[Outcome]
+    answers: Mapping[str, Answer]
 
 
 def base_store(root: Path, material: BaseMaterial) -> BaseStore:
@@ -118,7 +118,7 @@ def _write(folder: Path, material: BaseMaterial) -> None:
 def _evidence(
     facts: Sequence[Fact], material: BaseMaterial, style: str, fingerprint: str
 ) -> Evidence:
-    by_id = {outcome.fact_id: outcome for outcome in material.outcomes}
+    by_id = material.answers
     missing = [fact.id for fact in facts if fact.id not in by_id]
     if missing or style != "completion":
         raise SettingsError(
@@ -131,7 +131,7 @@ def _evidence(
         fact_ids=[fact.id for fact in facts],
         outputs=[answer.output for answer in answers],
         prompts=prompt_digests(answer.prompt for answer in answers),
-        correct=np.array([answer.recalled for answer in answers], bool),
+        correct=np.array([answer.right for answer in answers], bool),
         kl=np.full(len(facts), np.nan),
         identity=identity(base=fingerprint, weights=fingerprint, recipe=None, seed=0),
         sha256="",

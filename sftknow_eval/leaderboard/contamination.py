@@ -186,7 +186,7 @@ def _explanations(store: BaseStore, inside: np.ndarray) -> dict[str, float]:
 def stratum_zero_flag(
     right: Sequence[tuple[int, int]],
     zero: StratumZero,
-    others: Sequence[tuple[float, float]] = (),
+    others: Sequence[tuple[float, float]] | np.ndarray = (),
 ) -> Flag | None:
     """Return the flag of a row that knows more of stratum 0 than can be explained.
 
@@ -200,7 +200,7 @@ def stratum_zero_flag(
     for domain, label in enumerate(("in-domain", "out-of-domain")):
         n, allowed, why = zero.n[domain], zero.allowed[domain], zero.why[domain]
         if len(others) >= _FEWEST_OTHERS:
-            median = float(np.median([share[domain] for share in others]))
+            median = float(np.median(np.asarray(others)[:, domain]))
             allowed, why = max((allowed, why), (median, "other rows of the base"))
         most = max((counts[domain] for counts in right), default=0)
         if n < _FEWEST_FACTS or most <= allowed * n:

@@ -9,11 +9,11 @@ from typing import Any
 
 from sftknow_eval.artifacts import read_json
 from sftknow_eval.errors import SettingsError
-from sftknow_eval.evaluation.facts_file import read_outcomes
 from sftknow_eval.leaderboard.manifest_parts import CurvePoint
 from sftknow_eval.leaderboard.material import (
     RowMaterial,
     SeedMaterial,
+    read_answers,
     read_results,
     recipe_of,
     regime,
@@ -89,7 +89,7 @@ def _seed(folder: Path, study: Mapping[str, Any], run: Run) -> SeedMaterial:
     return SeedMaterial(
         seed=run["draw"] or 0,
         results=results,
-        outcomes=read_outcomes(results_folder, "finetuned"),
+        answers=read_answers(results_folder, "finetuned"),
         model=name,
         folder=model,
         record=read_record(trained) if trained else None,

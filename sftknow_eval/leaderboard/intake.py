@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from sftknow_eval.artifacts import atomic_path
 from sftknow_eval.errors import SettingsError
-from sftknow_eval.evaluation.facts_file import read_outcomes
 from sftknow_eval.leaderboard.base_store import BaseStore, load_base
 from sftknow_eval.leaderboard.base_writer import BaseMaterial, base_store, known_base
 from sftknow_eval.leaderboard.from_study import STUDY_NAME, read_study, study_rows
@@ -17,11 +16,13 @@ from sftknow_eval.leaderboard.manifest import BENCHMARK, SCHEMA_NAME, Track, sch
 from sftknow_eval.leaderboard.material import (
     RowMaterial,
     eval_seed,
+    read_answers,
     read_results,
     regime_of,
     slug,
 )
 from sftknow_eval.leaderboard.submit import Declaration, submit_row
+from sftknow_eval.leaderboard.verify import Verifier
 from sftknow_eval.mastery.dataset import open_dataset
 from sftknow_eval.mastery.find import find_mastery
 from sftknow_eval.mastery.table import TABLE_NAME, MasteryTable
@@ -102,6 +103,7 @@ def _submitted(
     progress: Callable[[str], None],
 ) -> list[Path]:
     folders = []
+    verifier = Verifier(root.resolve())
     for row in rows:
         place = f"{BENCHMARK}/{store.info.id}/{row.strategy}/{row.run}"
         folder = root / "submissions" / place
@@ -109,7 +111,7 @@ def _submitted(
             progress(f"{place}: is there already")
         else:
             progress(f"{place}: {len(row.seeds)} seeds")
-            folder = submit_row(root, row, store, declaration)
+            folder = submit_row(verifier, row, store, declaration)
         folders.append(folder)
     return folders
 
@@ -147,7 +149,7 @@ def _study_base(
         table=MasteryTable.read(folder / base["mastery"]),
         dataset=open_dataset(folder / base["data"] if base["data"] else None),
         record=found,
-        outcomes=read_outcomes(results, "base"),
+        answers=read_answers(results, "base"),
     )
     return base_store(root, material)
 
@@ -208,7 +210,7 @@ def _eval_base(results: Path, root: Path, naming: Naming) -> BaseStore:
         table=find_mastery(explicit=naming.mastery, base=task["mastery_fingerprint"]),
         dataset=open_dataset(naming.data or _recorded_data(results)),
         record=found,
-        outcomes=read_outcomes(results, "base"),
+        answers=read_answers(results, "base"),
     )
     return base_store(root, material)
 

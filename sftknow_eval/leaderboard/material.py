@@ -6,17 +6,25 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sftknow_eval.artifacts import read_json
-from sftknow_eval.errors import SettingsError
-from sftknow_eval.evaluation.facts_file import FACTS_NAME, read_outcomes
-from sftknow_eval.evaluation.results import Outcome
+from sftknow_eval.errors import DataError, SettingsError
+from sftknow_eval.evaluation.facts_file import FACTS_NAME
 from sftknow_eval.evaluation.summary import RESULTS_FORMAT, RESULTS_NAME
 from sftknow_eval.leaderboard.manifest_parts import CurvePoint, Regime
 from sftknow_eval.record import TrainingRecord, read_record
 from sftknow_eval.restoration.output import RECIPE_FILE
 from sftknow_eval.restoration.recipe import Recipe
+
+
+class Answer(NamedTuple):
+    """What a model answered to a fact, and the verdict `alias_acc`."""
+
+    domain: str
+    prompt: str
+    output: str
+    right: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +34,7 @@ class SeedMaterial:
     Attributes:
         seed: that drew its facts and ordered its batches.
         results: of `sftknow eval`.
-        outcomes: of the model, on the test facts.
+        answers: of the model to the test facts, by fact id.
         model: its name as evaluated; `folder` where it is here.
         record: of its training, or of the fine-tune that it is made from.
         recipe: what was restored, in memory or on disk.
@@ -37,7 +45,7 @@ class SeedMaterial:
 
     seed: int
     results: Mapping[str, Any]
-    outcomes: Sequence[Outcome]
+    answers: Mapping[str, Answer]
     model: str
     folder: Path | None
     record: TrainingRecord | None
@@ -97,6 +105,34 @@ def read_results(folder: Path) -> dict[str, Any]:
     return results
 
 
+def read_answers(folder: Path, model: str) -> dict[str, Answer]:
+    """Return what a model answered, by fact id.
+
+    Args:
+        folder: of the results.
+        model: `finetuned` or `base`.
+
+    Raises:
+        DataError: the file is not readable, or lacks that model.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / FACTS_NAME
+    names = [
+        "fact_id",
+        "domain",
+        *(f"{model}_{part}" for part in ("prompt", "output", "alias_acc")),
+    ]
+    try:
+        rows = pq.ParquetFile(path).read(names)
+        columns = [rows.column(name).to_numpy().tolist() for name in names]
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise DataError(f"{path} holds no answers of the {model} model: {error}") from error
+    ids, *parts = columns
+    return {name: Answer(*answer) for name, *answer in zip(ids, *parts, strict=True)}
+
+
 def eval_seed(folder: Path, place: int) -> SeedMaterial:
     """Return the seed in a folder of `sftknow eval`.
 
@@ -115,7 +151,7 @@ def eval_seed(folder: Path, place: int) -> SeedMaterial:
     return SeedMaterial(
         seed=record.seed if record else place,
         results=results,
-        outcomes=read_outcomes(folder, "finetuned"),
+        answers=read_answers(folder, "finetuned"),
         model=name,
         folder=model,
         record=record,

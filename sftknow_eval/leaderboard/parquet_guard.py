@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from sftknow_eval.errors import SubmissionError
@@ -62,9 +63,9 @@ def read_table(content: bytes, schema: Any, limits: Limits, name: str) -> Any:
     try:
         _check_columns(metadata, schema, name)
         texts = [field.name for field in schema if pa.types.is_string(field.type)]
-        table = pq.read_table(
-            io.BytesIO(content), read_dictionary=texts, use_threads=False, pre_buffer=False
-        )
+        # Not read_table, which imports pandas and pyarrow.dataset: a second at the first call.
+        file = pq.ParquetFile(io.BytesIO(content), read_dictionary=texts, pre_buffer=False)
+        table = file.read(use_threads=False)
         table.validate(full=True)
     except SubmissionError:
         raise

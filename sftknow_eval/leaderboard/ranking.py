@@ -7,7 +7,8 @@ that of tiers by the ID mean; a second tier goes by the OOD mean. No number mixe
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
+import functools
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from sftknow_eval.leaderboard.rows import (
     Withdrawn,
 )
 from sftknow_eval.leaderboard.seed_check import CheckedSeed, Reference
-from sftknow_eval.leaderboard.verdict_cache import VerdictCache
+from sftknow_eval.leaderboard.verdict_cache import Numbers, VerdictCache
 from sftknow_eval.leaderboard.verify import Verdict, Verifier, with_cross_faults
 from sftknow_eval.leaderboard.withdrawn import read_withdrawn
 from sftknow_eval.mastery.table import N_STRATA
@@ -60,11 +61,11 @@ def board(root: Path, cache: Path | None = None) -> Board:
     verifier = Verifier(root)
     with VerdictCache(cache, verifier) as kept:
         alone = {folder: kept.verdict(folder) for folder in submission_folders(root, root)}
-    verdicts = with_cross_faults(alone, set())
-    withdrawn = read_withdrawn(root)
-    rows = _Rows(root, verifier, {entry.row: entry for entry in withdrawn})
-    good = [(folder, verdict) for folder, verdict in verdicts.items() if not verdict.reasons]
-    made = [rows.row(folder, verdict) for folder, verdict in good]
+        verdicts = with_cross_faults(alone, set())
+        withdrawn = read_withdrawn(root)
+        rows = _Rows(root, verifier, kept, {entry.row: entry for entry in withdrawn})
+        good = [(folder, verdict) for folder, verdict in verdicts.items() if not verdict.reasons]
+        made = [rows.row(folder, verdict) for folder, verdict in good]
     flagged = _with_zero_flags(made, verifier)
     bases = {name: verifier.reference(name).store for name in sorted({_base(r) for r in made})}
     controls = {name: base_rows(store) for name, store in bases.items()}
@@ -78,8 +79,14 @@ def board(root: Path, cache: Path | None = None) -> Board:
 class _Rows:
     """Makes rows of verdicts; the panels of each base are made once."""
 
-    def __init__(self, root: Path, verifier: Verifier, withdrawn: Mapping[str, Withdrawn]) -> None:
-        self._root, self._verifier, self._withdrawn = root, verifier, withdrawn
+    def __init__(
+        self,
+        root: Path,
+        verifier: Verifier,
+        kept: VerdictCache,
+        withdrawn: Mapping[str, Withdrawn],
+    ) -> None:
+        self._root, self._verifier, self._kept, self._withdrawn = root, verifier, kept, withdrawn
         self._panels: dict[tuple[str, int, int], Panel] = {}
 
     def panel(self, base: str, asked: np.ndarray) -> Panel:
@@ -101,9 +108,10 @@ class _Rows:
         measures = dict.fromkeys(BY_KEY, Measure(None))
         base_difference: dict[str, Measure] = {}
         if verdict.status == "recomputed":
-            panel = self.panel(manifest.base.id, asked)
-            measures |= panel.measures(correct)
-            base_difference = self._base_difference(manifest.base.id, asked, correct, panel)
+            base = manifest.base.id
+            make = functools.partial(self._numbers, base, asked, correct)
+            found, base_difference = self._kept.numbers(folder, make)
+            measures |= found
         measures |= _counted(manifest) if verdict.status != "recomputed" else {}
         measures |= _other_measures(manifest, seeds)
         status = self._status(folder, verdict, manifest)
@@ -121,6 +129,10 @@ class _Rows:
             asked=asked,
             correct=correct,
         )
+
+    def _numbers(self, base: str, asked: np.ndarray, correct: np.ndarray) -> Numbers:
+        panel = self.panel(base, asked)
+        return panel.measures(correct), self._base_difference(base, asked, correct, panel)
 
     def _base_difference(
         self, base: str, asked: np.ndarray, correct: np.ndarray, panel: Panel
@@ -201,14 +213,17 @@ def _not_ranked(
 
 def _with_zero_flags(rows: Sequence[Row], verifier: Verifier) -> list[Row]:
     """Return the rows, flagged where they know more of stratum 0 than can be explained."""
-    shares: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+    shares: dict[str, list[list[float]]] = defaultdict(list)
     for row in rows:
         zero = [row.measures[f"{domain}_0"].value or 0.0 for domain in ("id", "ood")]
-        shares[_base(row)][row.id] = (zero[0], zero[1])
+        shares[_base(row)].append(zero)
     explained = {base: StratumZero.of(verifier.reference(base).store) for base in shares}
+    of_base = {base: np.array(found) for base, found in shares.items()}
+    places: Counter[str] = Counter()
     found = []
     for row in rows:
-        others = [share for name, share in shares[_base(row)].items() if name != row.id]
+        others = np.delete(of_base[_base(row)], places[_base(row)], axis=0)
+        places[_base(row)] += 1
         right = _right_of_stratum_zero(row, verifier.reference(_base(row)))
         flag = stratum_zero_flag(right, explained[_base(row)], others)
         found.append(dataclasses.replace(row, flags=(*row.flags, flag)) if flag else row)

@@ -83,7 +83,7 @@ class Declaration:
 
 
 def submit_row(
-    root: Path, material: RowMaterial, store: BaseStore, declaration: Declaration
+    verifier: Verifier, material: RowMaterial, store: BaseStore, declaration: Declaration
 ) -> Path:
     """Write the submission of one row, if it would not be refused; return its folder.
 
@@ -91,6 +91,7 @@ def submit_row(
         SubmissionError: it would be refused, for the reasons given; nothing is left.
         SettingsError: a row of this name is there already.
     """
+    root = verifier.root
     row = f"{BENCHMARK}/{store.info.id}/{material.strategy}/{material.run}"
     folder = root / SUBMISSIONS / row
     if folder.exists():
@@ -103,7 +104,7 @@ def submit_row(
         runs = [_seed_run(partial, seed, store, declaration, elsewhere) for seed in material.seeds]
         manifest = _manifest(material, store, declaration, runs)
         write_json(partial / MANIFEST_NAME, manifest.model_dump(mode="json"))
-        reasons = Verifier(root).verdict(partial, at=row).reasons
+        reasons = verifier.verdict(partial, at=row).reasons
         reasons = reasons or tuple(cross_faults([*others, manifest]).get(row, ()))
         if reasons:
             raise SubmissionError(f"{row} would be refused: {'; '.join(reasons)}.")
@@ -201,8 +202,8 @@ def seed_evidence(seed: SeedMaterial, store: BaseStore) -> tuple[Evidence, Count
 def _evidence(
     seed: SeedMaterial, store: BaseStore, weights: Weights, recipe: Recipe | None
 ) -> tuple[np.ndarray, Evidence]:
-    by_id = {outcome.fact_id: outcome for outcome in seed.outcomes}
-    domains = {outcome.domain for outcome in seed.outcomes}
+    by_id = seed.answers
+    domains = {answer.domain for answer in by_id.values()}
     asked = store.positions(None if len(domains) != 1 else domains.pop())
     ids = [store.ids[place] for place in asked]
     if missing := [name for name in ids if name not in by_id]:
@@ -216,7 +217,7 @@ def _evidence(
         fact_ids=ids,
         outputs=[answer.output for answer in answers],
         prompts=prompt_digests(answer.prompt for answer in answers),
-        correct=np.array([answer.recalled for answer in answers], bool),
+        correct=np.array([answer.right for answer in answers], bool),
         kl=np.array([seed.drift.get(name, np.nan) for name in ids], np.float64),
         identity=identity(
             base=store.info.fingerprint,

@@ -1,8 +1,8 @@
-"""Verdicts of unchanged submissions, kept between builds of a board.
+"""Verdicts of unchanged submissions and their numbers, kept between builds of a board.
 
 A verdict is recognised by the bytes of the submission and of its base's store, and by the version
-of this package: nothing can change unnoticed. What is kept are verdicts and packed bits, not the
-judged texts.
+of this package: nothing can change unnoticed. What is kept are verdicts, packed bits and measures,
+not the judged texts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,9 +20,9 @@ import numpy as np
 from sftknow_eval import __version__
 from sftknow_eval.artifacts import write_json
 from sftknow_eval.errors import SubmissionError
-from sftknow_eval.leaderboard.contained import files_below, read_bytes
-from sftknow_eval.leaderboard.manifest import Manifest, read_manifest
-from sftknow_eval.leaderboard.rows import Flag
+from sftknow_eval.leaderboard.contained import files_below
+from sftknow_eval.leaderboard.manifest import MANIFEST_NAME, Manifest
+from sftknow_eval.leaderboard.rows import Flag, Measure
 from sftknow_eval.leaderboard.seed_check import CheckedSeed
 from sftknow_eval.leaderboard.verify import Verdict
 
@@ -31,6 +33,8 @@ _NAME = "verdicts.json"
 _FORMAT = f"sftknow-verdicts/1 {__version__}"
 _LIMIT = 256 << 20
 
+Numbers = tuple[dict[str, Measure], dict[str, Measure]]
+
 
 class VerdictCache:
     """Asks a verifier only about submissions that changed."""
@@ -40,6 +44,9 @@ class VerdictCache:
         self._verifier = verifier
         self._before: dict[str, Any] = {}
         self._now: dict[str, Any] = {}
+        self._keys: dict[Path, str] = {}
+        self._infos: dict[str, str] = {}
+        self._changed = False
 
     def __enter__(self) -> Self:
         if self._path and self._path.is_file():
@@ -52,7 +59,8 @@ class VerdictCache:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        if self._path and failure[0] is None and self._now.keys() != self._before.keys():
+        changed = self._changed or self._now.keys() != self._before.keys()
+        if self._path and failure[0] is None and changed:
             write_json(self._path, {"format": _FORMAT, "verdicts": self._now})
 
     def verdict(self, folder: Path) -> Verdict:
@@ -60,26 +68,56 @@ class VerdictCache:
         if self._path is None:
             return self._verifier.verdict(folder)
         try:
-            manifest = read_manifest(folder)
-            key = self._key(folder, manifest)
-        except (SubmissionError, OSError):
+            key, content = self._key(folder)
+        except (SubmissionError, OSError, ValueError):
             return self._verifier.verdict(folder)
         held = self._before.get(key)
-        if held is not None:
-            self._now[key] = held
-            return self._restored(held, manifest)
-        verdict = self._verifier.verdict(folder)
-        self._now[key] = self._packed(verdict)
+        if held is None:
+            verdict = self._verifier.verdict(folder)
+            held = self._packed(verdict)
+        else:
+            # These very bytes were read with all care before.
+            verdict = self._restored(held, Manifest.model_validate_json(content))
+        self._now[key] = held
+        self._keys[folder] = key
         return verdict
 
-    def _key(self, folder: Path, manifest: Manifest) -> str:
-        marks = [str(folder.name), self._verifier.path(folder)]
+    def numbers(self, folder: Path, make: Callable[[], Numbers]) -> Numbers:
+        """Return the measures that follow from a submission's verdict alone."""
+        held = self._now.get(self._keys.get(folder, ""))
+        if held is None:
+            return make()
+        if "numbers" not in held:
+            self._changed = True
+            made = make()
+            held["numbers"] = [{k: _packed_measure(m) for k, m in part.items()} for part in made]
+            return made
+        first, second = (
+            {name: _restored_measure(held) for name, held in part.items()}
+            for part in held["numbers"]
+        )
+        return first, second
+
+    def _key(self, folder: Path) -> tuple[str, bytes]:
+        """Return what recognises a submission, and its manifest's bytes."""
+        path = self._verifier.path(folder)
+        base = Path(path).parts[-3]
+        marks = [path, self._info(base)]
+        manifest = b""
         for file in files_below(folder):
-            content = read_bytes(file, folder, _LIMIT)
-            marks += [str(file.relative_to(folder)), hashlib.sha256(content).hexdigest()]
-        store = self._verifier.reference(manifest.base.id).store
-        marks.append(store.info.model_dump_json())
-        return hashlib.sha256("\n".join(marks).encode()).hexdigest()
+            handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(handle, "rb") as opened:
+                if os.fstat(handle).st_size > _LIMIT:
+                    raise ValueError("larger than any file of a submission")
+                content = opened.read()
+            manifest = content if file.name == MANIFEST_NAME else manifest
+            marks += [str(file)[len(str(folder)) :], hashlib.sha256(content).hexdigest()]
+        return hashlib.sha256("\n".join(marks).encode()).hexdigest(), manifest
+
+    def _info(self, base: str) -> str:
+        if base not in self._infos:
+            self._infos[base] = self._verifier.reference(base).store.info.model_dump_json()
+        return self._infos[base]
 
     def _packed(self, verdict: Verdict) -> dict[str, Any]:
         return {
@@ -113,3 +151,12 @@ def _packed_seed(seed: CheckedSeed) -> dict[str, Any]:
         "restored": seed.restored,
         "contaminated": list(seed.contaminated),
     }
+
+
+def _packed_measure(found: Measure) -> list[Any]:
+    return [found.value, found.low, found.high, list(found.seeds), found.sd, found.method]
+
+
+def _restored_measure(held: list[Any]) -> Measure:
+    value, low, high, seeds, sd, method = held
+    return Measure(value, low, high, tuple(seeds), sd, method)
