@@ -126,14 +126,21 @@ def labels(names: Sequence[str]) -> dict[str, str]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise SettingsError(f"'{twice}' is given twice. Name each fine-tune once.")
-    tails = {name: Path(name).resolve().name if Path(name).is_dir() else name for name in names}
-    tails = {name: tail.replace("/", "--") for name, tail in tails.items()}
+    tails = {name: _tail(name).replace("/", "--") for name in names}
     counts = Counter(tails.values())
     reserved = {"base", "restored"}
     return {
         name: tail if counts[tail] == 1 and tail not in reserved else f"{tail}-{place}"
         for place, (name, tail) in enumerate(tails.items(), 1)
     }
+
+
+def _tail(name: str) -> str:
+    folder = Path(name).resolve()
+    if not folder.is_dir():
+        return name
+    # Such folders are named by what they lie in.
+    return folder.parent.name if folder.name in ("model", "adapter", "final") else folder.name
 
 
 def _check_shared(bases: Mapping[str, Base]) -> None:

@@ -169,7 +169,10 @@ def restoration(examined: Examined, comparison: Comparison | None, place: int) -
         return missing("The restoration", examined.restoration.missing)
     blocks: list[Block] = [Paragraph(choice_sentence(found, comparison))]
     rows = curve_rows(found)
-    names = {"ratio": "weights given back, percent", "of_changed": "of the changed, percent"}
+    names = {
+        "ratio": "weights given back, percent of all",
+        "of_changed": "weights given back, percent of the changed",
+    }
     places = {"ratio": found.chosen, "of_changed": None}
     blocks.append(
         Figures(

@@ -212,16 +212,11 @@ def _families(study: Study) -> Table | None:
 
 
 def _as_json(study: Study, found: Sequence[Finding], document: Document) -> dict[str, Any]:
-    tables = {
-        block.table.id: block.table.as_json()
-        for section in document.sections
-        for block in section.blocks
-        if isinstance(block, Tabled)
-    }
+    blocks = [*document.opening, *(block for s in document.sections for block in s.blocks)]
+    tables = {b.table.id: b.table.as_json() for b in blocks if isinstance(b, Tabled)}
     figures = {
         figure.id: {"title": figure.title, "text": figure.text}
-        for section in document.sections
-        for block in section.blocks
+        for block in blocks
         if isinstance(block, Figures)
         for figure in block.figures
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,37 +16,41 @@ from sftknow_eval.study.study import read_plan, run_study
 STUDY = """
 name: small
 title: A small study
-bases: [{{title: tiny, world: {{size: tiny}}}}]
-evaluation: {{batch_size: 64}}
-training: {{learning_rate: 1e-3}}
-statistics: {{draws: 200}}
+bases: [{title: tiny, world: {size: tiny}}]
+evaluation: {batch_size: 64}
+training: {learning_rate: 1e-3}
+statistics: {draws: 200}
 report: false
 runs:
   - strategy: sft_divided
     strata: [0, 2]
     n: [8, 24]
     draws: 2
-    sweep: {{ratios: [0, 20, 60], n: [24], own_facts: [0, 20]}}
-    weights: {{}}
-    layers: {{ranges: ["0", "1"], n: [24]}}
-  - {{strategy: lora, strata: [0], n: [24], draws: 1, settings: {{learning_rate: 5e-3}}}}
-  - {{strategy: restoration, strata: [0], n: [24], draws: 2}}
-  - {{strategy: base}}
-  - {{strategy: base_again}}
-  - {{strategy: format_only, n: [8], draws: 1}}
+    sweep: {ratios: [0, 20, 60], n: [24], own_facts: [0, 20]}
+    weights: {}
+    layers: {ranges: ["0", "1"], n: [24]}
+  - {strategy: lora, strata: [0], n: [24], draws: 1, settings: {learning_rate: 5e-3}}
+  - {strategy: restoration, strata: [0], n: [24], draws: 2}
+  - {strategy: base}
+  - {strategy: base_again}
+  - {strategy: format_only, n: [8], draws: 1}
 other_tasks:
-  - {{name: echo, make: echo, n: 64, ratios: [0, 20, 60]}}
+  - {name: echo, make: echo, n: 64, ratios: [0, 20, 60]}
 """
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The study's folder and the models in it."""
-    folder = tmp_path_factory.mktemp("study")
-    config = folder / "study.yaml"
-    config.write_text(STUDY.format(), encoding="utf-8")
-    out = folder / "out"
-    run_study(read_plan(config), out, workers=1)
+    """The study's folder and the models in it.
+
+    `SFTKNOW_TEST_STUDY` names a ready-made one (`sftknow study` with the text above).
+    """
+    ready = os.environ.get("SFTKNOW_TEST_STUDY")
+    out = Path(ready) if ready else tmp_path_factory.mktemp("study") / "out"
+    if not ready:
+        config = out.parent / "study.yaml"
+        config.write_text(STUDY, encoding="utf-8")
+        run_study(read_plan(config), out, workers=1)
     study = json.loads((out / "study.json").read_text())
     models = {run["id"]: out / run["model"] for run in study["runs"] if run["model"]}
     base = study["bases"][0]
