@@ -5,7 +5,9 @@ every weight matrix, as it computes, are compared with rows of the tensors that 
 to the loader. Rows are compared by content, without names: engines fuse matrices (q, k and
 v), transpose, reorder and slice them, each in its own way, but a row stays a row.
 
-Of a row, the values in some columns are taken: in all of them up to 256, in 16 beyond. With
+Of a row, the values in some columns are taken: in all of them up to 256, in 4 beyond, which of
+a matrix with a thousand rows makes thousands. More would cost a CPU engine, which has to compute
+them, as much as the load itself. With
 tensor parallelism a worker holds some rows of a matrix, or the columns of its share of all
 rows: both forms are expected.
 
@@ -28,17 +30,17 @@ from sftknow_eval.errors import CheckpointError
 Hashes = NDArray[np.uint64]
 
 _ALL_COLUMNS = 256
-_RUNS, _RUN = 4, 4
+_TAKEN = 4
 _NONE = np.zeros(1, np.uint64)
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
 
 
 def runs_of(k: int) -> list[slice]:
-    """Return which of `k` columns are taken: short runs, spread over the row."""
+    """Return which of `k` columns are taken: all, or single ones spread over the row."""
     if k <= _ALL_COLUMNS:
         return [slice(0, k)]
-    starts = [round(i * (k - _RUN) / (_RUNS - 1)) for i in range(_RUNS)]
-    return [slice(start, start + _RUN) for start in starts]
+    places = [round(i * (k - 1) / (_TAKEN - 1)) for i in range(_TAKEN)]
+    return [slice(place, place + 1) for place in places]
 
 
 def columns_of(k: int) -> torch.Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SMALL = 1 << 20  # bytes; below, the interpreter's own memory is as good
+_KEPT = 1 << 25  # bytes that may lie free, or one tensor: what a layer's tensors take
 _HUGE_PAGE = 1 << 21
 
 
@@ -33,30 +34,38 @@ def _fresh(size: int) -> mmap.mmap:
 
 
 class TensorMemory:
-    """Lends memory and takes it back by itself; keeps at most one free piece of each size."""
+    """Lends memory and takes it back by itself; keeps a little of what is free."""
 
     def __init__(self) -> None:
-        self._free: dict[int, mmap.mmap] = {}
+        self._free: dict[int, list[mmap.mmap]] = {}
+        self._bytes = 0
 
     def lend(self, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return an array of `count` elements with any content."""
         size = count * dtype.itemsize
         if size < _SMALL:
             return np.empty(count, dtype)
-        memory = self._free.pop(size, None)
-        if memory is None:
+        free = self._free.get(size)
+        if free:
+            memory = free.pop()
+            self._bytes -= size
+        else:
             memory = _fresh(size)
         # Whoever holds the array, or a tensor over it, holds this object.
         lent = (ctypes.c_char * size).from_buffer(memory)
         weakref.finalize(lent, self._take_back, size, memory).atexit = False
-        return np.frombuffer(lent, dtype)
+        array: NDArray[Any] = np.frombuffer(lent, dtype)  # type: ignore[call-overload]
+        return array
 
     def _take_back(self, size: int, memory: mmap.mmap) -> None:
-        self._free.setdefault(size, memory)
+        if self._bytes + size <= max(_KEPT, size):
+            self._free.setdefault(size, []).append(memory)
+            self._bytes += size
 
     def release(self) -> None:
         """Let go of what is free now."""
         self._free.clear()
+        self._bytes = 0
 
 
 # One for the process: the tensors that a swap replaces are of the load before.
