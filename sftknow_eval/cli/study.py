@@ -108,7 +108,7 @@ class _Display:
         if event.step is None:
             self._done += event.done
             self._bar.update(self._whole, completed=self._done)
-            if event.done:
+            if event.done and event.done == self._done:
                 self._console.print(f"{event.done} steps were finished before.")
             return
         name = event.step.name

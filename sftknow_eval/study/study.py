@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from sftknow_eval.study.checks import load_study
 from sftknow_eval.study.costs import ledger, process_seconds
 from sftknow_eval.study.estimate import Estimate, estimate
 from sftknow_eval.study.index import INDEX, write_index
-from sftknow_eval.study.plan import Plan
+from sftknow_eval.study.plan import BOARD, REPORT, Plan
 from sftknow_eval.study.planner import make_plan
 from sftknow_eval.study.run import OnEvent, Scheduler, finished_steps, held
 from sftknow_eval.study.select import wanted_steps
@@ -101,7 +101,8 @@ def run_study(
     with held(out):
 
         def index_now(entries: Mapping[str, Entry]) -> None:
-            write_index(plan, out, entries, {}, finished=False)
+            # Report and board show a study that is finished but for themselves.
+            write_index(plan, out, entries, {}, finished=_finished(plan, entries, {REPORT, BOARD}))
 
         scheduler = Scheduler(plan, out, names, on_event, index_now)
         if scheduler.needs_gpu():
@@ -109,9 +110,14 @@ def run_study(
         entries = scheduler.run(workers or os.cpu_count() or 1)
         overhead = _overhead(out, scheduler.overhead)
         costs = ledger(plan, entries, overhead)
-        ended = {name for name, entry in entries.items() if entry.status in ("done", "left out")}
-        index = write_index(plan, out, entries, costs, finished=ended == plan.steps.keys())
+        index = write_index(plan, out, entries, costs, finished=_finished(plan, entries, set()))
     return Outcome(plan, entries, index)
+
+
+def _finished(plan: Plan, entries: Mapping[str, Entry], but: Set[str]) -> bool:
+    """Return whether all steps, but some, are done or left out."""
+    ended = {name for name, entry in entries.items() if entry.status in ("done", "left out")}
+    return plan.steps.keys() - but <= ended
 
 
 def _overhead(out: Path, now: Mapping[str, float]) -> dict[str, float]:
