@@ -17,6 +17,7 @@ from cli_calls import Sftknow
 
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.leaderboard.site.build import Built, Options, build
+from sftknow_eval.leaderboard.site.exports import board_text, row_text
 from sftknow_eval.leaderboard.site.names import board_page, row_page, row_slug
 from sftknow_eval.leaderboard.site.serve import HOST, server
 
@@ -213,3 +214,25 @@ def test_serving_sends_files_of_the_site_and_nothing_else(built: Built) -> None:
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 urllib.request.urlopen(f"{address}/{place}")
         running.shutdown()
+
+
+def test_what_is_kept_gives_the_board_that_is_made_anew(board_copy: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    build(board_copy, site)
+    kept = build(board_copy, site).board
+    fresh = build(board_copy, tmp_path / "fresh").board
+    texts = [
+        board_text(board, board.tables, {i: row_text(row) for i, row in board.rows().items()})
+        for board in (kept, fresh)
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_one_changed_byte_is_judged_again(board_copy: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    build(board_copy, site)
+    path = board_copy / "submissions" / OTHER / "evidence" / "seed-1.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    assert [refused.path for refused in build(board_copy, site).board.refused] == [OTHER]
