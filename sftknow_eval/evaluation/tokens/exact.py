@@ -20,16 +20,17 @@ import torch
 
 from sftknow_eval.decoding import GreedyBatch
 from sftknow_eval.drift.token_kl import TOP, divergence, top_kl, top_tokens
+from sftknow_eval.evaluation.tokens.answer_first import AnswerFirst
 from sftknow_eval.evaluation.tokens.measures import FactDrift
-from sftknow_eval.evaluation.tokens.request import NEW_TOKENS, AskedFact, Comparison, Side
+from sftknow_eval.evaluation.tokens.request import Comparison, Side
 from sftknow_eval.evaluation.tokens.vocabulary import SharedVocabulary, shared_vocabulary
-from sftknow_eval.mastery.hf_model import check_device, end_ids, load_model
-from sftknow_eval.mastery.matching import begins, may_begin
+from sftknow_eval.mastery.hf_model import check_device, load_model
 
 # To look for what a small model has left in memory takes longer than to ask it.
 _LARGE_BYTES = 1 << 28
 
 Advance = Callable[[str, int, int], None]
+_Divergences = tuple[float, float | None, float | None]
 
 
 class ExactModels:
@@ -99,12 +100,15 @@ class ExactModels:
     def _ask_base(self, kept_NS: Any) -> list[FactDrift]:
         model = self._load(self._comparison.base, "base")
         facts = self._comparison.facts
-        found: dict[int, FactDrift] = {}
+        completions = AnswerFirst(model, self._comparison.base.tokenizer, facts)
+        found: dict[int, _Divergences] = {}
         for rows, batch in self._batches(model, [fact.base_tokens for fact in facts], "base"):
             logits_NV = batch.next_logits()
-            first = self._answers_first(model, batch, logits_NV, [facts[i] for i in rows])
-            found |= zip(rows, self._drift(rows, logits_NV, kept_NS, first), strict=True)
-        return [found[i] for i in range(len(facts))]
+            found |= zip(rows, self._divergences(rows, logits_NV, kept_NS), strict=True)
+            batch.rows = rows
+            completions.begin(batch, logits_NV)
+        first = completions.finish()
+        return [FactDrift(*found[i], first[i]) for i in range(len(facts))]
 
     def _load(self, side: Side, role: str) -> Any:
         from transformers.utils import logging as transformers_logging
@@ -141,9 +145,10 @@ class ExactModels:
             yield rows, GreedyBatch(model, [prompts[i] for i in rows], 0)
             self._advance(f"Asking the {role} model", len(rows), len(order))
 
-    def _drift(
-        self, rows: list[int], logits_NV: torch.Tensor, kept_NS: Any, first: list[bool]
-    ) -> Iterator[FactDrift]:
+    def _divergences(
+        self, rows: list[int], logits_NV: torch.Tensor, kept_NS: Any
+    ) -> Iterator[_Divergences]:
+        """Yield each fact's divergences: top ten, whole forth and whole back."""
         base_NS = self.shared.of(logits_NV)
         base_NK = base_NS.gather(1, self._ids_NK[rows].to(base_NS.device)).cpu()
         top_N = top_kl(self._values_NK[rows], base_NK).tolist()
@@ -153,39 +158,7 @@ class ExactModels:
             tuned_NS = torch.from_numpy(kept_NS[rows]).to(base_NS.device)
             forth_N = divergence(tuned_NS, base_NS).tolist()
             back_N = divergence(base_NS, tuned_NS).tolist()
-        for each in zip(top_N, forth_N, back_N, first, strict=True):
-            yield FactDrift(*each)
-
-    def _answers_first(
-        self, model: Any, batch: GreedyBatch, logits_NV: torch.Tensor, facts: Sequence[AskedFact]
-    ) -> list[bool]:
-        """Say of each fact whether the base's greedy completion begins with the answer.
-
-        A completion goes on only while it may still turn out either way.
-        """
-        tokenizer = self._comparison.base.tokenizer
-        ends = end_ids(model, tokenizer)
-        found = [False] * len(facts)
-        written: list[list[int]] = [[] for _ in facts]
-        for step in range(NEW_TOKENS):
-            token_N = logits_NV.argmax(dim=-1)
-            places = [place for place, alive in enumerate(batch.alive) if alive]
-            for place, token in zip(places, token_N[places].tolist(), strict=True):
-                written[batch.rows[place]].append(token)
-            texts = tokenizer.batch_decode(
-                [written[batch.rows[place]] for place in places], skip_special_tokens=True
-            )
-            for place, text in zip(places, texts, strict=True):
-                row = batch.rows[place]
-                aliases = facts[row].document["aliases"]
-                found[row] = begins(text, aliases)
-                ended = written[row][-1] in ends
-                batch.alive[place] = not ended and not found[row] and may_begin(text, aliases)
-            if step + 1 == NEW_TOKENS or not any(batch.alive):
-                break
-            batch.go_on(token_N)
-            logits_NV = batch.next_logits()
-        return found
+        yield from zip(top_N, forth_N, back_N, strict=True)
 
 
 def _with_adapter(model: Any, side: Side, tokens: int) -> Any:
