@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from sftknow_eval.leaderboard.columns import COLUMNS, Column
 from sftknow_eval.leaderboard.rows import RankingTable, Row
 from sftknow_eval.leaderboard.site.names import (
@@ -25,7 +27,6 @@ _GROUPS = (
     ("Out-of-domain, by stratum", tuple(f"ood_{i}" for i in range(5))),
     ("Change and cost", ("token_drift", "restored_share", "trained_parameters", "gpu_hours")),
 )
-_UNITS = {"share": "percent", "nats": "nats", "count": "number", "hours": "hours"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Line:
 
     Attributes:
         place: tier, or a dash.
-        cells: value and interval as text, in the order of the groups' columns.
+        cells: values with their intervals as HTML, in the order of the groups' columns.
         notes: words under the title: what the row is a control for, why it is not ranked.
         tone: `control`, `unranked` or empty.
     """
@@ -57,7 +58,7 @@ class Line:
     href: str
     place: str
     status: str
-    cells: tuple[tuple[str, str], ...]
+    cells: Markup
     notes: tuple[str, ...]
     tone: str
 
@@ -77,15 +78,14 @@ def head_label(column: Column, group: Group) -> str:
     return column.label.rsplit(" ", 1)[-1] if group.strata else column.label
 
 
-def unit_words(column: Column) -> str:
-    """Return what a column's numbers count."""
-    return _UNITS[column.unit]
-
-
 def lines(table: RankingTable) -> list[Line]:
     """Return the rows of a table in the order of the board."""
-    keys = [column.key for group in groups() for column in group.columns]
-    return [_line(table, row, keys) for row in table.rows]
+    heads = [
+        (column.key, '<td class="s">' if group.strata else "<td>")
+        for group in groups()
+        for column in group.columns
+    ]
+    return [_line(table, row, heads) for row in table.rows]
 
 
 def short_table(table: RankingTable, limit: int, root: str = "") -> Table:
@@ -109,7 +109,7 @@ def _short(table: RankingTable, row: Row, keys: Sequence[str], root: str) -> lis
     return [*cells, Cell("control" if row.control else STATUS_WORDS[row.status])]
 
 
-def _line(table: RankingTable, row: Row, keys: Sequence[str]) -> Line:
+def _line(table: RankingTable, row: Row, heads: Sequence[tuple[str, str]]) -> Line:
     notes = [f"Control: {CONTROL_WORDS[row.control]}."] if row.control else []
     if row.not_ranked and not row.control:
         notes.append(f"Not ranked: {'; '.join(row.not_ranked)}.")
@@ -120,10 +120,17 @@ def _line(table: RankingTable, row: Row, keys: Sequence[str]) -> Line:
         href=row_page(row),
         place=_place(row),
         status=STATUS_WORDS[row.status],
-        cells=tuple((number(key, row.measures[key].value), _between(key, row)) for key in keys),
+        # Digits of ours only; a board has tens of thousands of cells.
+        cells=Markup("".join(f"{head}{_cell(key, row)}" for key, head in heads)),
         notes=tuple(notes),
         tone="control" if row.control else "" if row.ranked else "unranked",
     )
+
+
+def _cell(key: str, row: Row) -> str:
+    between = _between(key, row)
+    value = number(key, row.measures[key].value)
+    return f"{value}<small>{between}</small>" if between else value
 
 
 def _between(key: str, row: Row) -> str:

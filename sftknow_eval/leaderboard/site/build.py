@@ -163,9 +163,10 @@ class _Site:
         # The row's place is left out: it changes with other rows, and stands on the boards.
         manifest = row.manifest.model_dump_json() if row.manifest else ""
         tables = self._tables[row.id]
-        boards = [[table.regime, table.regime_label] for table in tables]
+        boards = [text for table in tables for text in (table.regime, table.regime_label)]
         info = self._infos[tables[0].base]
-        return digest([self._code, self._texts[row.id], manifest, boards, info])
+        found = "\x1e".join([self._code, self._texts[row.id], manifest, info, *boards])
+        return hashlib.sha256(found.encode()).hexdigest()
 
     def _row(self, row: Row) -> None:
         key, store = self._keys[row.id], self._board.bases[self._tables[row.id][0].base]

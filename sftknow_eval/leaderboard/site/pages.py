@@ -115,11 +115,6 @@ class SitePages:
                 base_name=board.bases[table.base].info.name,
                 groups=groups,
                 head=board_table.head_label,
-                strata_class=[
-                    Markup(' class="s"') if group.strata else ""
-                    for group in groups
-                    for _ in group.columns
-                ],
                 lines=board_table.lines(table),
                 statuses=sorted({STATUS_WORDS[row.status] for row in table.rows}),
                 figures=figures,
