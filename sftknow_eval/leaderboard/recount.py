@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sftknow_eval.leaderboard.manifest_parts import Asking
 
 DOMAINS = ("id", "ood")
+_BETWEEN = "\x00"
 
 
 def judge_outputs(
@@ -38,10 +39,14 @@ def judge_outputs(
 
 
 def _without_special(outputs: Sequence[str], tokens: Sequence[str]) -> Sequence[str]:
-    joined = "\x00".join(outputs)
+    """Return the outputs without special tokens, all in one pass where nothing can run together."""
+    joined = _BETWEEN.join(outputs)
     if not any(token in joined for token in tokens):
         return outputs
-    return [strip_special(output, tokens) for output in outputs]
+    apart = joined.count(_BETWEEN) == len(outputs) - 1
+    if not apart or any(_BETWEEN in token for token in tokens):
+        return [strip_special(output, tokens) for output in outputs]
+    return strip_special(joined, tokens).split(_BETWEEN)
 
 
 def _found(text: str, aliases: tuple[str, ...]) -> bool:
