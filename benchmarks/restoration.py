@@ -196,7 +196,7 @@ def measured(what: str, folder: Path) -> tuple[float, float]:
     command = [sys.executable, __file__, "--child", what, "--folder", str(folder)]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     for pattern in ("copy-*", "reference-*", "ours-*"):
-        for path in (*folder.glob(pattern), *(folder.parent / SMALL).glob(pattern)):
+        for path in {*folder.glob(pattern), *(folder.parent / SMALL).glob(pattern)}:
             shutil.rmtree(path)
     return found["cpu"], found["peak"]
 

@@ -13,7 +13,7 @@ restored alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -30,6 +30,9 @@ Counts = NDArray[np.int64]
 LARGEST = (1 << 31) - 1  # keys lie below 2**31
 _SAMPLE_FLOOR = 1 << 16
 _DEVIATIONS = 4.5
+_AT_A_TIME = 64  # blocks
+
+_Test = Callable[[Keys], NDArray[np.bool_]]
 
 
 def restored_elements(elements: int, ratio: float) -> int:
@@ -203,15 +206,23 @@ def _quotas(tied_T: Counts, left: int) -> Counts:
     return np.clip(left - before, 0, tied_T)
 
 
-def _by_tensor(
-    chosen: NDArray[np.bool_], blocks: Sequence[tuple[int, Keys]], tensors: int
-) -> Counts:
-    """Count the chosen keys of each tensor; the blocks' keys lie one after the other."""
+def _largest(keys: Sequence[Keys], rank: int) -> np.uint32:
+    """Return the key at a rank, 1 for the largest."""
+    whole = np.concatenate(keys)
+    whole.partition(whole.size - rank)
+    found: np.uint32 = whole[whole.size - rank]
+    return found
+
+
+def _by_tensor(blocks: Sequence[tuple[int, Keys]], wanted: _Test, tensors: int) -> Counts:
+    """Count the wanted keys of each tensor, some blocks at a time: together they are large."""
     counts_T = np.zeros(tensors, np.int64)
-    if blocks:
-        starts = np.cumsum([0, *(keys.size for _, keys in blocks[:-1])])
+    for first in range(0, len(blocks), _AT_A_TIME):
+        some = blocks[first : first + _AT_A_TIME]
+        starts = np.cumsum([0, *(keys.size for _, keys in some[:-1])])
+        chosen = wanted(np.concatenate([keys for _, keys in some]))
         counts = np.add.reduceat(chosen, starts, dtype=np.int64)
-        np.add.at(counts_T, [t for t, _ in blocks], counts)
+        np.add.at(counts_T, [t for t, _ in some], counts)
     return counts_T
 
 
@@ -227,16 +238,16 @@ def settle(tally: Tally, intervals: Intervals, wanted: int) -> Cut | None:
         return Cut(wanted, int(intervals.high[j]), above_T, high_T, _quotas(high_T, left))
     above_T += high_T
     left -= int(high_T.sum())
-    inside = np.concatenate([keys for _, keys in tally.inside[j]] or [np.zeros(0, np.uint32)])
-    if left <= inside.size:
-        place = inside.size - left
-        threshold = np.partition(inside, place)[place]
-        beyond_T = _by_tensor(inside > threshold, tally.inside[j], above_T.size)
-        tied_T = _by_tensor(inside == threshold, tally.inside[j], above_T.size)
+    blocks, tensors = tally.inside[j], above_T.size
+    inside = sum(keys.size for _, keys in blocks)
+    if left <= inside:
+        threshold = _largest([keys for _, keys in blocks], left)
+        beyond_T = _by_tensor(blocks, lambda keys: keys > threshold, tensors)
+        tied_T = _by_tensor(blocks, lambda keys: keys == threshold, tensors)
         left -= int(beyond_T.sum())
         return Cut(wanted, int(threshold), above_T + beyond_T, tied_T, _quotas(tied_T, left))
-    above_T += _by_tensor(np.ones(inside.size, np.bool_), tally.inside[j], above_T.size)
-    left -= inside.size
+    above_T += _by_tensor(blocks, lambda keys: np.ones(keys.size, np.bool_), tensors)
+    left -= inside
     if left <= low_T.sum():
         return Cut(wanted, int(intervals.low[j]), above_T, low_T, _quotas(low_T, left))
     return None

@@ -26,7 +26,7 @@ from sftknow_eval.restoration.checkpoint import INDEX, ModelWeights, StoredTenso
 from sftknow_eval.restoration.direct import PAGE, Bytes, OutputFile, page_buffer
 
 # Small enough that the outputs of seven ratios stay near the processor.
-WRITE_BYTES = 1 << 20
+WRITE_BYTES = 1 << 19
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ckpt"}
 _LEFT_BEHIND = {"README.md", "trainer_state.json", "adapter_config.json"}
