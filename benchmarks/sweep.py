@@ -50,9 +50,9 @@ def generate_once(request: Any, sets: Any) -> tuple[float, float, int]:
             engine.load(file, str(recipe.ratio))
             requests = [r for questions in asked for r in questions.requests(engine.model)]
             start = cpu_seconds()
-            one = engine.model.generate_until(requests)
+            one = engine.model.generate_until(requests, disable_tqdm=True)
             between = cpu_seconds()
-            other = HFLM.generate_until(engine.model, requests)
+            other = HFLM.generate_until(engine.model, requests, disable_tqdm=True)
             ours, theirs = ours + between - start, theirs + cpu_seconds() - between
             differing += sum(a != b for a, b in zip(one, other, strict=True))
     return ours, theirs, differing
