@@ -34,7 +34,11 @@ def judge_outputs(
         texts = [answer_part(text, asking.style, asking.num_fewshot) for text in texts]
     else:
         texts = [text.lstrip() for text in texts]
-    verdicts = [_found(text, forms) for text, forms in zip(texts, aliases, strict=True)]
+    # The first form decides nearly always, and calling a function for it costs more than looking.
+    verdicts = [
+        forms[0] in text or ((len(forms) > 1 or not forms[0].isascii()) and _found(text, forms))
+        for text, forms in zip(texts, aliases, strict=True)
+    ]
     return np.array(verdicts, bool)
 
 
