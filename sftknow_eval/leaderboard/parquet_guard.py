@@ -236,7 +236,7 @@ def _with_plain_texts(table: Any, texts: Sequence[str], limits: Limits, name: st
         column = table.column(text)
         for chunk in column.chunks:
             values = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-            longest = pa.compute.max(pa.compute.binary_length(values)).as_py() or 0
+            longest = pc.max(pc.binary_length(values)).as_py() or 0
             if longest > limits.text:
                 raise SubmissionError(
                     f"{name}: a text in '{text}' has {longest:,} bytes; at most {limits.text:,}."
