@@ -81,6 +81,9 @@ class Verifier:
             store = load_base(folder)
         except SubmissionError as error:
             return SubmissionError(f"the store of the base '{base}' is refused: {error}")
+        except (ValueError, TypeError, ArithmeticError, LookupError, OSError, MemoryError) as error:
+            kind = type(error).__name__
+            return SubmissionError(f"the store of the base '{base}' cannot be read: {kind}")
         prompts = {style: prompts_of(store, style) for style in ("paper", "plain")}
         positions = {"both": store.positions(), **{d: store.positions(d) for d in ("id", "ood")}}
         return Reference(
