@@ -147,7 +147,7 @@ def _drift(root: Path, index: Mapping[str, Any], base: str) -> list[str]:
     listed = ", ".join(f"{mean:.3f} at {n}" for mean, n in zip(means, counts, strict=True))
     return [
         "Token drift. The paper: the divergence of answers falls from 60 to 240 facts, then rises, "
-        f"most for strata 0 and 1. Here, over all strata, it {course}: {listed} facts (nats)."
+        f"most for strata 0 and 1. Here, over all strata, it {course}: {listed} facts, in nats."
     ]
 
 
@@ -212,8 +212,9 @@ def _strategies(seeds: list[dict[str, Any]]) -> list[str]:
     )
     return [
         "Strategies. The paper's best is SFT on one stratum with weights restored. Here, at "
-        f"{counts[-1]} facts, each on its best stratum, in-domain and out-of-domain: {listed}. The "
-        "report has the intervals; differences within them are none."
+        f"{counts[-1]} facts, each on the stratum that suits it best by these very test facts, "
+        f"in-domain and out-of-domain: {listed}. The report has all strata and the intervals; "
+        "differences within them are none."
     ]
 
 
@@ -232,7 +233,8 @@ def next_commands(root: Path) -> list[tuple[str, str]]:
     base = index["bases"][0]
     world, mastery = _quoted(root / (base["data"] or "")), _quoted(root / base["mastery"])
     path = _quoted(root / base["path"])
-    run = next(r for r in index["runs"] if r["kind"] == "training" and r["model"])
+    trained = [run for run in index["runs"] if run["kind"] == "training" and run["model"]]
+    run = next((run for run in trained if run["strategy"] == _PLAIN), trained[0])
     model = _quoted(root / run["model"])
     return [
         ("what the base knows, by stratum, relation and template", f"sftknow mastery {mastery}"),

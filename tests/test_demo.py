@@ -78,7 +78,7 @@ def test_the_summary_gives_the_course_of_the_token_drift(tmp_path: Path) -> None
             tmp_path / str(n) / "token_drift.json", {"overall": {"kl_top10": {"mean": drift}}}
         )
         runs.append(run(0, n, token_drift=str(n)))
-    assert "it only falls: 0.500 at 60, 0.250 at 240 facts (nats)" in words(
+    assert "it only falls: 0.500 at 60, 0.250 at 240 facts, in nats" in words(
         study(tmp_path, [], runs)
     )
 
