@@ -51,10 +51,13 @@ def _see_all(page: Any) -> None:
     figures = page.locator(".chart[data-live]")
     for i in range(figures.count()):
         figures.nth(i).scroll_into_view_if_needed()
-    page.wait_for_function(
-        "document.querySelectorAll('.chart.is-live').length == "
-        "document.querySelectorAll('.chart[data-live]').length"
-    )
+    live, wanted = page.locator(".chart.is-live"), figures.count()
+    # Asked again and again from here: the page's policy forbids what waiting in it would evaluate.
+    for _ in range(200):
+        if live.count() == wanted:
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"{live.count()} of {wanted} charts are live; said: {page.said}")
 
 
 @pytest.mark.parametrize("name", ["card", "study"])
