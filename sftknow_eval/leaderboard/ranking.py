@@ -66,13 +66,13 @@ def board(root: Path, cache: Path | None = None) -> Board:
         rows = _Rows(root, verifier, kept, {entry.row: entry for entry in withdrawn})
         good = [(folder, verdict) for folder, verdict in verdicts.items() if not verdict.reasons]
         made = [rows.row(folder, verdict) for folder, verdict in good]
-    flagged = _with_zero_flags(made, verifier)
-    bases = {name: verifier.reference(name).store for name in sorted({_base(r) for r in made})}
-    controls = {name: base_rows(store) for name, store in bases.items()}
+        flagged = _with_zero_flags(made, verifier)
+        bases = {name: verifier.reference(name).store for name in sorted({_base(r) for r in made})}
+        controls = {name: base_rows(store) for name, store in bases.items()}
+        tables = _tables(flagged, rows, controls)
     refused = tuple(
         Refused(verdict.path, verdict.reasons) for verdict in verdicts.values() if verdict.reasons
     )
-    tables = _tables(flagged, rows, controls)
     return Board(root, tables, bases, refused, withdrawn)
 
 
@@ -86,7 +86,7 @@ class _Rows:
         kept: VerdictCache,
         withdrawn: Mapping[str, Withdrawn],
     ) -> None:
-        self._root, self._verifier, self._kept, self._withdrawn = root, verifier, kept, withdrawn
+        self._root, self._verifier, self.kept, self._withdrawn = root, verifier, kept, withdrawn
         self._panels: dict[tuple[str, int, int], Panel] = {}
 
     def panel(self, base: str, asked: np.ndarray) -> Panel:
@@ -110,7 +110,7 @@ class _Rows:
         if verdict.status == "recomputed":
             base = manifest.base.id
             make = functools.partial(self._numbers, base, asked, correct)
-            found, base_difference = self._kept.numbers(folder, make)
+            found, base_difference = self.kept.numbers(folder, make)
             measures |= found
         measures |= _counted(manifest) if verdict.status != "recomputed" else {}
         measures |= _other_measures(manifest, seeds)
@@ -255,7 +255,7 @@ def _table(
     version, base, regime = key
     assert rows[0].manifest is not None
     ranked = [row for row in rows if not row.not_ranked]
-    best = _in_tiers(ranked, makes.panel(base, ranked[0].asked)) if ranked else []
+    best = _in_tiers(ranked, makes) if ranked else []
     others = sorted((row for row in rows if row.not_ranked), key=lambda row: row.id)
     own_controls = [row for row in others if row.control]
     unranked = [row for row in others if not row.control]
@@ -271,9 +271,10 @@ def _table(
     )
 
 
-def _in_tiers(rows: Sequence[Row], panel: Panel) -> list[Row]:
-    by_id = _tier_numbers(rows, "id", panel.means["id"])
-    by_ood = _tier_numbers(rows, "ood", panel.means["ood"])
+def _in_tiers(rows: Sequence[Row], makes: _Rows) -> list[Row]:
+    means = makes.panel(_base(rows[0]), rows[0].asked).means
+    by_id = _tier_numbers(rows, "id", means["id"], makes.kept)
+    by_ood = _tier_numbers(rows, "ood", means["ood"], makes.kept)
     front = pareto([[row.measures[key].value or 0.0 for key in RANKED] for row in rows])
     placed = [
         dataclasses.replace(row, tier=by_id[row.id], tier_ood=by_ood[row.id], pareto=on_front)
@@ -284,14 +285,20 @@ def _in_tiers(rows: Sequence[Row], panel: Panel) -> list[Row]:
     )
 
 
-def _tier_numbers(rows: Sequence[Row], column: str, mean: Mean) -> dict[str, int]:
+def _tier_numbers(
+    rows: Sequence[Row], column: str, mean: Mean, kept: VerdictCache
+) -> dict[str, int]:
     ordered = sorted(rows, key=lambda row: (-(row.measures[column].value or 0.0), row.id))
-    correct = {row.id: row.correct for row in ordered}
+    by_id = {row.id: row for row in ordered}
 
     def from_others(first: str, below: Sequence[str]) -> list[Difference]:
-        return differences(correct[first], [correct[name] for name in below], mean)
+        def make(others: Sequence[str]) -> list[Difference]:
+            return differences(by_id[first].correct, [by_id[n].correct for n in others], mean)
 
-    found = tiers(list(correct), from_others)
+        folders = {name: by_id[name].folder for name in (first, *below)}
+        return kept.differences(column, first, below, folders, make)
+
+    found = tiers(list(by_id), from_others)
     return {name: number for number, tier in enumerate(found, 1) for name in tier}
 
 

@@ -11,16 +11,17 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from sftknow_eval import __version__
-from sftknow_eval.artifacts import write_json
+from sftknow_eval.artifacts import atomic_path
 from sftknow_eval.errors import SubmissionError
-from sftknow_eval.leaderboard.contained import files_below
+from sftknow_eval.evaluation.statistics.tiers import Difference
 from sftknow_eval.leaderboard.manifest import MANIFEST_NAME, Manifest
 from sftknow_eval.leaderboard.rows import Flag, Measure
 from sftknow_eval.leaderboard.seed_check import CheckedSeed
@@ -46,6 +47,8 @@ class VerdictCache:
         self._now: dict[str, Any] = {}
         self._keys: dict[Path, str] = {}
         self._infos: dict[str, str] = {}
+        self._pairs_before: dict[str, Any] = {}
+        self._pairs: dict[str, Any] = {}
         self._changed = False
 
     def __enter__(self) -> Self:
@@ -53,7 +56,7 @@ class VerdictCache:
             try:
                 held = json.loads(self._path.read_text(encoding="utf-8"))
                 if held.get("format") == _FORMAT:
-                    self._before = held["verdicts"]
+                    self._before, self._pairs_before = held["verdicts"], held["pairs"]
             except (ValueError, KeyError, AttributeError):
                 self._before = {}  # a cache that cannot be read is as good as none
         return self
@@ -61,7 +64,9 @@ class VerdictCache:
     def __exit__(self, *failure: object) -> None:
         changed = self._changed or self._now.keys() != self._before.keys()
         if self._path and failure[0] is None and changed:
-            write_json(self._path, {"format": _FORMAT, "verdicts": self._now})
+            held = {"format": _FORMAT, "verdicts": self._now, "pairs": self._pairs}
+            with atomic_path(self._path) as partial:
+                partial.write_text(json.dumps(held, separators=(",", ":")), encoding="utf-8")
 
     def verdict(self, folder: Path) -> Verdict:
         """Return the verdict on a submission by itself."""
@@ -98,20 +103,52 @@ class VerdictCache:
         )
         return first, second
 
+    def differences(
+        self,
+        column: str,
+        first: str,
+        others: Sequence[str],
+        folders: Mapping[str, Path | None],
+        make: Callable[[Sequence[str]], Sequence[Difference]],
+    ) -> list[Difference]:
+        """Return the differences of a row from others; what is known of a pair is not made again.
+
+        Args:
+            column: the mean compared.
+            first: id of the row.
+            others: ids of the others.
+            folders: of all of them.
+            make: the differences from the others named.
+        """
+        marks = {
+            name: self._keys.get(folder) if folder else None for name, folder in folders.items()
+        }
+        names = {other: f"{column} {marks[first]} {marks[other]}" for other in others}
+        known = {
+            o: self._pairs_before[n]
+            for o, n in names.items()
+            if n in self._pairs_before and None not in (marks[first], marks[o])
+        }
+        missing = [other for other in others if other not in known]
+        made = dict(zip(missing, make(missing), strict=True)) if missing else {}
+        found = [made[o] if o in made else Difference(*known[o]) for o in others]
+        if self._path and None not in marks.values():
+            self._changed = self._changed or bool(missing)
+            self._pairs |= {
+                names[o]: [d.value, d.low, d.high, d.p, d.over_seeds]
+                for o, d in zip(others, found, strict=True)
+            }
+        return found
+
     def _key(self, folder: Path) -> tuple[str, bytes]:
         """Return what recognises a submission, and its manifest's bytes."""
         path = self._verifier.path(folder)
         base = Path(path).parts[-3]
         marks = [path, self._info(base)]
         manifest = b""
-        for file in files_below(folder):
-            handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(handle, "rb") as opened:
-                if os.fstat(handle).st_size > _LIMIT:
-                    raise ValueError("larger than any file of a submission")
-                content = opened.read()
-            manifest = content if file.name == MANIFEST_NAME else manifest
-            marks += [str(file)[len(str(folder)) :], hashlib.sha256(content).hexdigest()]
+        for name, content in _contents(str(folder)):
+            manifest = content if name == MANIFEST_NAME else manifest
+            marks += [name, hashlib.sha256(content).hexdigest()]
         return hashlib.sha256("\n".join(marks).encode()).hexdigest(), manifest
 
     def _info(self, base: str) -> str:
@@ -160,3 +197,19 @@ def _packed_measure(found: Measure) -> list[Any]:
 def _restored_measure(held: list[Any]) -> Measure:
     value, low, high, seeds, sd, method = held
     return Measure(value, low, high, tuple(seeds), sd, method)
+
+
+def _contents(folder: str) -> Iterator[tuple[str, bytes]]:
+    """Yield every file below a folder with its bytes; refuse all that is not an ordinary one."""
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        if any(Path(place, name).is_symlink() for name in folders):
+            raise ValueError("a link")
+        for name in sorted(names):
+            path = f"{place}/{name}"
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(handle, "rb") as opened:
+                found = os.fstat(handle)
+                if not stat.S_ISREG(found.st_mode) or found.st_size > _LIMIT:
+                    raise ValueError("no file of a submission")
+                yield path[len(folder) + 1 :], opened.read()
