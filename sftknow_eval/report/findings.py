@@ -75,12 +75,13 @@ class Finding:
     @property
     def verdict(self) -> str:
         """Return the verdicts in one word, or how many of them are which."""
-        kinds = [effect.verdict for effect in self.effects]
+        kinds: list[str] = [effect.verdict for effect in self.effects]
         if not kinds:
             return "cannot tell"
         if len(set(kinds)) == 1:
             return kinds[0]
-        return ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
+        names = ("shown", "not shown", "cannot tell")
+        return ", ".join(f"{kind} {kinds.count(kind)}" for kind in names if kind in kinds)
 
 
 def findings(study: Study) -> list[Finding]:
