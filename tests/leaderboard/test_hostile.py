@@ -433,9 +433,8 @@ def test_a_false_origin_is_refused(board_copy: Path) -> None:
 def test_one_seed_submitted_three_times_is_refused(board_copy: Path) -> None:
     folder = row_folder(board_copy)
     for seed in (1, 2):
-        shutil.copyfile(
-            folder / "evidence/seed-0.parquet", folder / f"evidence/seed-{seed}.parquet"
-        )
+        for name in ("evidence/seed-{}.parquet", "training/seed-{}.jsonl"):
+            shutil.copyfile(folder / name.format(0), folder / name.format(seed))
 
         def repair(manifest: dict[str, Any], seed: int = seed) -> None:
             manifest["seeds"][seed] = {**manifest["seeds"][0], "seed": seed}
