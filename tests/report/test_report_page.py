@@ -34,6 +34,7 @@ def visit(pages: dict[str, Path], chromium: Any) -> Iterator[Open]:
         context = chromium.new_context(**options)
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(120_000)
         page.said, page.asked = [], []
         page.on("console", lambda message: page.said.append(message.text))
         page.on("pageerror", lambda error: page.said.append(str(error)))
@@ -53,7 +54,7 @@ def _see_all(page: Any) -> None:
         figures.nth(i).scroll_into_view_if_needed()
     live, wanted = page.locator(".chart.is-live"), figures.count()
     # Asked again and again from here: the page's policy forbids what waiting in it would evaluate.
-    for _ in range(200):
+    for _ in range(900):
         if live.count() == wanted:
             return
         page.wait_for_timeout(100)
