@@ -179,7 +179,7 @@ def _by_stratum(found: Comparison) -> Iterator[Table]:
 def _by_run(found: Comparison) -> Iterator[Table]:
     """Yield a table of the mean of the strata for each other and domain."""
     from sftknow_eval.cli.tables import simple_table
-    from sftknow_eval.evaluation.statistics.panel import DOMAINS
+    from sftknow_eval.mastery.facts import DOMAINS
 
     for against in dict.fromkeys(pair.against for pair in found.pairs):
         members = [pair for pair in found.pairs if pair.against == against]

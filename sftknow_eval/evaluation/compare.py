@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.evaluation.results import Outcome, Share
-from sftknow_eval.mastery.facts import Domain
+from sftknow_eval.mastery.facts import DOMAINS, Domain
 from sftknow_eval.mastery.table import N_STRATA
 
 Transition = Literal["kept", "lost", "gained", "unknown"]
@@ -73,13 +73,12 @@ def transitions(
         kind = transition(before.recalled, after.recalled)
         counts[after.domain, after.stratum, kind] += 1
         counts[after.domain, N_STRATA, kind] += 1
-    domains: tuple[Domain, ...] = ("id", "ood")
     return {
         domain: [
             Transitions(**{kind: counts[domain, stratum, kind] for kind in TRANSITIONS})
             for stratum in range(N_STRATA + 1)
         ]
-        for domain in domains
+        for domain in DOMAINS
     }
 
 

@@ -20,14 +20,13 @@ from sftknow_eval.errors import DataError, MasteryError, SettingsError
 from sftknow_eval.evaluation.prompts import Style, completion_prompt, question_prompt
 from sftknow_eval.evaluation.settings import SPLITS, TaskSettings
 from sftknow_eval.mastery.dataset import Dataset, open_dataset
-from sftknow_eval.mastery.facts import Domain, Fact
+from sftknow_eval.mastery.facts import DOMAINS, Domain, Fact
 from sftknow_eval.mastery.find import find_mastery
 from sftknow_eval.mastery.table import N_STRATA, BestTemplate, MasteryTable, half
 from sftknow_eval.mastery.templates import Templates, load_templates
 
 logger = logging.getLogger(__name__)
 
-DOMAINS: tuple[Domain, ...] = ("id", "ood")
 _SHOWN = 5
 
 Document = dict[str, Any]

@@ -22,8 +22,7 @@ from sftknow_eval.errors import MasteryError
 from sftknow_eval.evaluation.results import Share
 from sftknow_eval.evaluation.statistics.clustered import clustered_difference
 from sftknow_eval.evaluation.statistics.intervals import Estimate
-from sftknow_eval.evaluation.statistics.panel import DOMAINS
-from sftknow_eval.mastery.facts import Domain, Fact
+from sftknow_eval.mastery.facts import DOMAINS, Domain, Fact
 from sftknow_eval.mastery.table import N_STRATA, MasteryTable, stratum
 
 # One sample of each template at least for each of: twice the strata, base, base again.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftknow_eval.errors import SettingsError
-from sftknow_eval.mastery.facts import Domain
+from sftknow_eval.mastery.facts import DOMAINS, Domain
 from sftknow_eval.mastery.table import N_STRATA
 
 CONFIDENCE = 0.95
@@ -130,7 +130,7 @@ def shares_by_stratum(
 def scores(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Return, by domain and metric, the strata and their mean, ready for JSON."""
     found: dict[str, Any] = {}
-    for domain in ("id", "ood"):
+    for domain in DOMAINS:
         found[domain] = {}
         for metric in VERDICTS:
             shares = shares_by_stratum(outcomes, domain, metric)

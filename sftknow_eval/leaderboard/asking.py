@@ -12,8 +12,8 @@ import numpy as np
 from sftknow_eval.artifacts import read_json
 from sftknow_eval.errors import SubmissionError
 from sftknow_eval.leaderboard.evidence import Evidence
+from sftknow_eval.leaderboard.judging import judge_outputs
 from sftknow_eval.leaderboard.manifest_parts import Asking
-from sftknow_eval.leaderboard.recount import judge_outputs
 from sftknow_eval.mastery.facts import Fact
 
 

@@ -33,11 +33,11 @@ from sftknow_eval.leaderboard.evidence import (
     read_evidence_file,
 )
 from sftknow_eval.leaderboard.faults import faults_of
+from sftknow_eval.leaderboard.judging import judge_outputs
 from sftknow_eval.leaderboard.manifest_parts import Asking, Base
 from sftknow_eval.leaderboard.parquet_guard import Limits, check_parquet, read_table
-from sftknow_eval.leaderboard.recount import DOMAINS, judge_outputs
 from sftknow_eval.leaderboard.texts import Hex, Line, Slug
-from sftknow_eval.mastery.facts import Fact
+from sftknow_eval.mastery.facts import DOMAINS, Fact
 from sftknow_eval.mastery.relations import no_text
 from sftknow_eval.mastery.table import N_STRATA, MasteryTable
 from sftknow_eval.mastery.table_meta import read_meta, table_schema

@@ -20,6 +20,7 @@ from sftknow_eval.evaluation.results import CONFIDENCE
 from sftknow_eval.evaluation.statistics.intervals import enough
 from sftknow_eval.evaluation.statistics.tiers import Difference, differences_over_seeds
 from sftknow_eval.leaderboard.rows import Measure
+from sftknow_eval.mastery.facts import DOMAINS
 from sftknow_eval.mastery.table import N_STRATA
 
 OVER_BOTH = "over seeds and facts"
@@ -120,11 +121,11 @@ class Panel:
         """
         groups = {
             f"{domain}_{s}": code_F == place * N_STRATA + s
-            for place, domain in enumerate(("id", "ood"))
+            for place, domain in enumerate(DOMAINS)
             for s in range(N_STRATA)
         }
         wanted: dict[str, list[np.ndarray]] = {name: [group] for name, group in groups.items()}
-        for domain in ("id", "ood"):
+        for domain in DOMAINS:
             wanted[domain] = [groups[f"{domain}_{s}"] for s in range(N_STRATA)]
         if knows_F is not None:
             wanted |= {"lost": [knows_F], "gained": [~knows_F]}

@@ -20,8 +20,10 @@ from sftknow_eval.leaderboard.contained import read_bytes, sha256
 from sftknow_eval.leaderboard.contamination import TRAINING_LIMIT, HeldOutFacts, overlap
 from sftknow_eval.leaderboard.evidence import Evidence, identity, read_evidence
 from sftknow_eval.leaderboard.faults import faults_of
+from sftknow_eval.leaderboard.judging import judge_outputs
 from sftknow_eval.leaderboard.manifest import Manifest, SeedRun
-from sftknow_eval.leaderboard.recount import DOMAINS, differences, judge_outputs, seed_counts
+from sftknow_eval.leaderboard.recount import differences, seed_counts
+from sftknow_eval.mastery.facts import DOMAINS
 from sftknow_eval.mastery.table import N_STRATA
 from sftknow_eval.restoration.recipe import Recipe as RestorationRecipe
 

@@ -9,6 +9,8 @@ from typing import Literal
 Domain = Literal["id", "ood"]
 Split = Literal["train", "dev", "test"]
 
+DOMAINS: tuple[Domain, ...] = ("id", "ood")
+
 
 @dataclass(frozen=True, slots=True)
 class Relation:

@@ -8,11 +8,11 @@ from typing import Any
 
 from sftknow_eval.artifacts import read_json
 from sftknow_eval.errors import SettingsError
+from sftknow_eval.mastery.facts import DOMAINS
 from sftknow_eval.restoration.recipe import Recipe
 
 POINT_FORMAT = "sftknow-sweep-point/1"
 POINT_NAME = "results.json"
-_DOMAINS = ("id", "ood")
 _NORMAL_95 = 1.959964  # lm-eval gives standard errors
 
 
@@ -109,7 +109,7 @@ def series(point: Mapping[str, Any]) -> dict[str, tuple[float, float | None, flo
     The facts' means over strata, and the first metric of every other task.
     """
     shown: dict[str, tuple[float, float | None, float | None]] = {}
-    for domain in _DOMAINS if point["scores"] else ():
+    for domain in DOMAINS if point["scores"] else ():
         mean = point["scores"][domain]["alias_acc"]["mean"]
         if mean["value"] is not None:
             shown[f"facts, {domain.upper()}"] = (mean["value"], mean["low"], mean["high"])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sftknow_eval.evaluation.prompts import answer_part
 from sftknow_eval.leaderboard.asking import special_tokens_of
+from sftknow_eval.leaderboard.judging import judge_outputs
 from sftknow_eval.leaderboard.manifest_parts import Asking
-from sftknow_eval.leaderboard.recount import judge_outputs
 from sftknow_eval.mastery.matching import contains, strip_special
 
 TOKENS = ("</s>", "<s>", "<|e|>", "[PAD]")

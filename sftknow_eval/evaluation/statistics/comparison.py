@@ -17,9 +17,9 @@ import numpy as np
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.evaluation.results import CONFIDENCE, Outcome
 from sftknow_eval.evaluation.statistics.paired import Cell, PairedDomain, paired_domain
-from sftknow_eval.evaluation.statistics.panel import DOMAINS, UNITS, Panel
+from sftknow_eval.evaluation.statistics.panel import UNITS, Panel
 from sftknow_eval.evaluation.statistics.significance import POWER, holm
-from sftknow_eval.mastery.facts import Domain
+from sftknow_eval.mastery.facts import DOMAINS, Domain
 
 FORMAT = "sftknow-comparison/1"
 DRAWS = 10_000

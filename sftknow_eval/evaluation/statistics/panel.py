@@ -14,9 +14,8 @@ import numpy as np
 
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.evaluation.results import Outcome
-from sftknow_eval.mastery.facts import Domain
+from sftknow_eval.mastery.facts import DOMAINS, Domain
 
-DOMAINS: tuple[Domain, ...] = ("id", "ood")
 Unit = Literal["subject", "relation"]
 UNITS: tuple[Unit, ...] = ("subject", "relation")
 _SHOWN = 5

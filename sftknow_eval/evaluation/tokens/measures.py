@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sftknow_eval.evaluation.documents import DOMAINS, Document
+from sftknow_eval.evaluation.documents import Document
+from sftknow_eval.mastery.facts import DOMAINS
 from sftknow_eval.mastery.table import N_STRATA
 
 MEASURES = ("kl_top10", "kl_full_finetuned_base", "kl_full_base_finetuned")
