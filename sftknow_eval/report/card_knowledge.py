@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sftknow_eval.report.examine import Examined
 
 EXAMPLES = 3
-_KINDS = {"lost": "Lost", "gained": "Gained", "kept": "Kept"}
+_KINDS = ("lost", "gained", "kept")
 
 
 def by_stratum(examined: Examined, comparison: Comparison, place: int) -> list[Block]:
@@ -165,7 +165,7 @@ def examples(examined: Examined, facts: Mapping[str, Fact], place: int) -> list[
         *(Column("the base completed", numeric=False), Column("the fine-tune", numeric=False)),
     ]
     blocks: list[Block] = []
-    for kind, word in _KINDS.items():
+    for kind in _KINDS:
         chosen = [o for s in sorted(groups[kind], reverse=True) for o in groups[kind][s][:EXAMPLES]]
         rows = [
             [
@@ -179,7 +179,11 @@ def examples(examined: Examined, facts: Mapping[str, Fact], place: int) -> list[
         if not rows:
             blocks.append(Paragraph(f"{examined.label}: no fact was {kind}.", "note"))
             continue
-        caption = f"{word}: {len(rows)} of {total} facts, of every stratum the first {EXAMPLES}"
+        # Captions name regions of the page, so that those of two fine-tunes must differ.
+        caption = (
+            f"{examined.label}, {kind}: {len(rows)} of {total} facts, of every stratum the "
+            f"first {EXAMPLES}"
+        )
         table = Table(f"examples-{place}-{kind}", caption, columns, rows)
         blocks.append(Tabled(table, words=True))
     return blocks
