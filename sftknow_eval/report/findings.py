@@ -1,87 +1,18 @@
 """What the paper found, tried on a study: shown, not shown, or not to be told.
 
-The rule is the same for all: *shown* when the 95% interval of the effect lies wholly on the
-paper's side of zero; *not shown* when it lies wholly on the other side, or reaches zero and
-does not reach the size that the paper reports; *cannot tell* otherwise. Nothing is chosen by
-looking at the test facts: which cells are compared follows from the paper alone.
+The rule is in `effects`. Nothing is chosen by looking at the test facts: which cells are compared
+follows from the paper alone. Here is what concerns answers; `findings_weights` has the rest.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from sftknow_eval.report import findings_weights as weights
+from sftknow_eval.report.effects import MODEL, Effect, Finding, adjusted, effect_of
 from sftknow_eval.report.study_read import PLAIN, Study, paper
-
-if TYPE_CHECKING:
-    from sftknow_eval.evaluation.statistics import Difference
-
-Verdict = Literal["shown", "not shown", "cannot tell"]
-Unit = Literal["points", "nats", ""]
-_MODEL = "LLaMA-3-8B"
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """One effect: what the paper reports, and what was measured.
-
-    Attributes:
-        what: the comparison.
-        paper: the paper's size of it; `sign` is its direction where it gives no number.
-        value: as measured; None where it could not be, with the reason in `why`.
-        seeds: whether the interval covers the spread between draws.
-        p: of the hypothesis that there is no effect; `p_holm` adjusted within the finding.
-    """
-
-    what: str
-    sign: Literal[-1, 1]
-    paper: float | None
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    unit: Unit = "points"
-    seeds: bool = True
-    why: str = ""
-    p: float | None = None
-    p_holm: float | None = None
-
-    @property
-    def verdict(self) -> Verdict:
-        """Return what the interval says."""
-        if self.low is None or self.high is None:
-            return "cannot tell"
-        low, high = sorted((self.sign * self.low, self.sign * self.high))
-        if low > 0:
-            return "shown"
-        if high < 0 or (self.paper is not None and high < self.sign * self.paper):
-            return "not shown"
-        return "cannot tell"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return all of it."""
-        return asdict(self) | {"verdict": self.verdict}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One of the paper's findings and the effects that it is made of."""
-
-    id: str
-    claim: str
-    effects: tuple[Effect, ...]
-
-    @property
-    def verdict(self) -> str:
-        """Return the verdicts in one word, or how many of them are which."""
-        kinds: list[str] = [effect.verdict for effect in self.effects]
-        if not kinds:
-            return "cannot tell"
-        if len(set(kinds)) == 1:
-            return kinds[0]
-        names = ("shown", "not shown", "cannot tell")
-        return ", ".join(f"{kind} {kinds.count(kind)}" for kind in names if kind in kinds)
 
 
 def findings(study: Study) -> list[Finding]:
@@ -94,46 +25,35 @@ def findings(study: Study) -> list[Finding]:
         _restoring(study, 20.0, "restoring-20", "Restoring the 20% most changed weights helps"),
         _restoring(study, 60.0, "restoring-60", "Restoring 60% destroys the model"),
         _strategy(study),
+        _order(study),
+        weights.other_tasks(study),
+        weights.own_facts(study),
+        weights.layer_ranges(study),
+        weights.concentration(study),
+        weights.by_layer(study),
+        weights.by_module(study),
     ]
-    return [_adjusted(finding) for finding in found]
-
-
-def _adjusted(finding: Finding) -> Finding:
-    """Adjust the p-values of a finding's effects by Holm."""
-    from sftknow_eval.evaluation.statistics.significance import holm
-
-    values = holm([effect.p for effect in finding.effects])
-    pairs = zip(finding.effects, values, strict=True)
-    return replace(finding, effects=tuple(replace(effect, p_holm=p) for effect, p in pairs))
-
-
-def _effect(what: str, reported: float, found: Difference | None) -> Effect:
-    """Return an effect in points; `reported` is the paper's, in percent points."""
-    sign: Literal[-1, 1] = -1 if reported < 0 else 1
-    if found is None:
-        return Effect(what, sign, reported / 100, why="these runs are not in the study")
-    bounds = found.value, found.low, found.high
-    return Effect(what, sign, reported / 100, *bounds, seeds=found.over_seeds, p=found.p)
+    return [adjusted(finding) for finding in found]
 
 
 def _more_data(study: Study) -> Finding:
     small, large = study.small, study.large
-    curve = paper()[f"restoration_{_MODEL}"]["id"]
+    curve = paper()[f"restoration_{MODEL}"]["id"]
     effects = []
     for s in study.strata if large else ():
         reported = curve["1920"][f"train-{s}"][0] - curve["240"][f"train-{s}"][0]
         found = study.difference(study.folders(PLAIN, s, large), study.folders(PLAIN, s, small))
         what = f"trained on stratum {s}: {large:,} facts beside {small:,}"
-        effects.append(_effect(what, reported, found))
+        effects.append(effect_of(what, reported, found))
     claim = "More training facts hurt: in-domain accuracy falls from 240 to 1,920 facts"
-    return Finding("more-data", claim, tuple(effects))
+    return Finding("more-data", claim, tuple(effects), "Table 4, figure")
 
 
 def _stratum(study: Study) -> Finding:
-    table = paper()["accuracy_sft_1920"][_MODEL]
+    table = paper()["accuracy_sft_1920"][MODEL]
     best = table["train-2"]["id"]["mean"]
     effects = [
-        _effect(
+        effect_of(
             f"trained on stratum {s} beside stratum 2, {study.large:,} facts",
             table[f"train-{s}"]["id"]["mean"] - best,
             study.difference(
@@ -144,7 +64,7 @@ def _stratum(study: Study) -> Finding:
         if s != 2 and study.large
     ]
     claim = "Facts of middling mastery are best to train on, and stratum 0 is worst"
-    return Finding("stratum", claim, tuple(effects))
+    return Finding("stratum", claim, tuple(effects), "Table 2")
 
 
 def _token_drift(study: Study) -> Finding:
@@ -162,7 +82,7 @@ def _token_drift(study: Study) -> Finding:
                 _drift_effect(study, what, -1 if word == "falls" else 1, s, before, after)
             )
     claim = "Token drift falls up to 240 facts and rises after that"
-    return Finding("token-drift", claim, tuple(effects))
+    return Finding("token-drift", claim, tuple(effects), "Figure")
 
 
 def _drift_effect(
@@ -228,7 +148,7 @@ def _drift_and_knowledge(study: Study) -> Finding:
     few = len({point["kl"] for point in points}) < 4
     if few or len({point["accuracy"] for point in points}) < 2:
         effect = Effect(what, -1, None, unit="", why="too few runs have both")
-        return Finding("drift-knowledge", claim, (effect,))
+        return Finding("drift-knowledge", claim, (effect,), "Figure")
     # Of ranks, as Spearman's: the relation need not be a straight line.
     ranks = [_ranks([point[name] for point in points]) for name in ("kl", "accuracy")]
     found = pearsonr(*ranks)
@@ -236,7 +156,7 @@ def _drift_and_knowledge(study: Study) -> Finding:
     low, high = (float(b) if math.isfinite(b) else None for b in (bounds.low, bounds.high))
     p = float(found.pvalue)
     effect = Effect(what, -1, None, float(found.statistic), low, high, unit="", p=p)
-    return Finding("drift-knowledge", claim, (effect,))
+    return Finding("drift-knowledge", claim, (effect,), "Figure")
 
 
 def _ranks(values: Sequence[float]) -> Any:
@@ -246,7 +166,7 @@ def _ranks(values: Sequence[float]) -> Any:
 
 
 def _restoring(study: Study, ratio: float, ident: str, claim: str) -> Finding:
-    table = paper()[f"restoration_{_MODEL}"]
+    table = paper()[f"restoration_{MODEL}"]
     place = table["restored_percent"].index(int(ratio))
     effects = []
     for s in study.strata if study.large else ():
@@ -255,12 +175,12 @@ def _restoring(study: Study, ratio: float, ident: str, claim: str) -> Finding:
             study.swept(s, study.large, ratio), study.swept(s, study.large, 0.0)
         )
         what = f"trained on {study.large:,} facts of stratum {s}: {ratio:g}% beside 0%"
-        effects.append(_effect(what, row[place] - row[0], found))
-    return Finding(ident, claim, tuple(effects))
+        effects.append(effect_of(what, row[place] - row[0], found))
+    return Finding(ident, claim, tuple(effects), "Table 4")
 
 
 def _strategy(study: Study) -> Finding:
-    table: Mapping[str, Any] = paper()[f"strategies_{_MODEL}"]
+    table: Mapping[str, Any] = paper()[f"strategies_{MODEL}"]
     effects = []
     for domain, name in (("id", "in-domain"), ("ood", "out-of-domain")):
         reported = table["Parameter restoration"][domain] - table["SFT (divided)"][domain]
@@ -268,6 +188,29 @@ def _strategy(study: Study) -> Finding:
             one = study.folders("restoration", s, study.large)
             found = study.difference(one, study.folders(PLAIN, s, study.large), domain)
             what = f"trained on stratum {s}, {name}: restoration beside plain fine-tuning"
-            effects.append(_effect(what, reported, found))
+            effects.append(effect_of(what, reported, found))
     claim = "Plain fine-tuning and then restoring, by the ratio chosen on dev facts, is better"
-    return Finding("strategy", claim, tuple(effects))
+    return Finding("strategy", claim, tuple(effects), "Table 7")
+
+
+def _order(study: Study) -> Finding:
+    """Set restoration and plain SFT beside the other strategies, trained on stratum 2 as there."""
+    table: Mapping[str, Any] = paper()[f"strategies_{MODEL}"]
+    ours = {
+        "Parameter restoration": ("restoration", 2, study.large),
+        "SFT (divided)": (PLAIN, 2, study.large),
+        "SFT (mixed)": ("sft_mixed", "all", study.large),
+        "LoRA": ("lora", 2, study.large),
+        f"{MODEL}-Instruct": ("instruct", None, None),
+    }
+    effects = []
+    for one in list(ours)[:2]:
+        for other in list(ours)[2:]:
+            for domain, name in (("id", "in-domain"), ("ood", "out-of-domain")):
+                found = study.difference(
+                    study.folders(*ours[one]), study.folders(*ours[other]), domain
+                )
+                what = f"{one} of stratum 2 beside {other}, {name}"
+                effects.append(effect_of(what, table[one][domain] - table[other][domain], found))
+    claim = "Strategies stand in the paper's order, restoration of plain fine-tuning first"
+    return Finding("strategies", claim, tuple(effects), "Table 7")

@@ -21,7 +21,8 @@ from sftknow_eval.report.document import (
     Section,
     Tabled,
 )
-from sftknow_eval.report.findings import Finding, findings
+from sftknow_eval.report.effects import Finding
+from sftknow_eval.report.findings import findings
 from sftknow_eval.report.study_read import Study
 from sftknow_eval.report.words import count
 
@@ -230,6 +231,7 @@ def _as_json(study: Study, found: Sequence[Finding], document: Document) -> dict
             {
                 "id": finding.id,
                 "claim": finding.claim,
+                "source": finding.source,
                 "verdict": finding.verdict,
                 "effects": [effect.as_json() for effect in finding.effects],
             }

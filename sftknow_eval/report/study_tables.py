@@ -7,12 +7,12 @@ from typing import Any
 
 from sftknow_eval.mastery.table import N_STRATA
 from sftknow_eval.pages.tables import MISSING, Cell, Column, Table, percent
-from sftknow_eval.report.findings import Finding
+from sftknow_eval.report.effects import MARGIN, MODEL, Finding
 from sftknow_eval.report.study_read import PLAIN, Study, paper
 from sftknow_eval.report.words import DOMAINS, count, interval, p_value, points
 
-MODEL = "LLaMA-3-8B"
 _STRATA_HEADS = [Column(f"stratum {s}") for s in range(N_STRATA)]
+_BY_MARGIN = Cell(MISSING, tone="muted", title="told by the margin, not by a test of no change")
 _TONES: Mapping[str, Any] = {"shown": "good", "not shown": "bad"}
 
 
@@ -253,20 +253,23 @@ def findings_table(found: Sequence[Finding]) -> Table:
         rows.append(
             [
                 Cell(finding.claim, href=f"#effects-{finding.id}"),
+                Cell(finding.source),
                 Cell(finding.verdict, tone=tone),
                 count(len(finding.effects)),
             ]
         )
     columns = [
         Column("the paper's finding", numeric=False),
+        Column("of", numeric=False),
         Column("here", numeric=False),
         Column("effects tried"),
     ]
     note = (
         "Shown: the 95% interval of the effect lies wholly on the paper's side of zero. Not shown: "
         "wholly on the other side, or it reaches zero and not the size that the paper reports. "
-        "Cannot tell: neither. The intervals stand each for itself; p-values in the tables of "
-        "effects are adjusted by Holm."
+        "Cannot tell: neither. Where the paper has something kept: shown if the interval lies "
+        f"wholly above a fall of {100 * MARGIN:g} points, not shown if wholly below. The intervals "
+        "stand each for itself; p-values in the tables of effects are adjusted by Holm."
     )
     return Table("findings", "The paper's findings in this study", columns, rows, note=note)
 
@@ -285,7 +288,7 @@ def effects_table(finding: Finding) -> Table:
                 Cell(effect.what, "" if effect.seeds or effect.value is None else "one draw"),
                 Cell(size),
                 Cell(_sized(effect.value, effect.unit), note),
-                p_value(effect.p_holm),
+                p_value(effect.p_holm) if effect.margin is None else _BY_MARGIN,
                 Cell(effect.verdict, tone=_TONES.get(effect.verdict, "")),
             ]
         )

@@ -7,8 +7,9 @@ from typing import Any
 
 from sftknow_eval.artifacts import read_json
 from sftknow_eval.pages.tables import MISSING, Cell, Column, Table, percent
+from sftknow_eval.report.effects import MODEL
 from sftknow_eval.report.study_read import PLAIN, Study, paper, point_at
-from sftknow_eval.report.study_tables import MODEL, measured, reported
+from sftknow_eval.report.study_tables import measured, reported
 from sftknow_eval.report.words import DOMAINS
 
 SHOWN = 20.0

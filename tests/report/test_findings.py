@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sftknow_eval.report.findings import Effect, Finding
+from sftknow_eval.evaluation.statistics import Difference
+from sftknow_eval.report.effects import MARGIN, Effect, Finding, kept_or_fallen
+from sftknow_eval.report.findings_weights import over_runs
 from sftknow_eval.report.study_read import paper
 
 
@@ -34,6 +36,62 @@ def test_the_verdict_follows_from_the_interval(
     turned = [None if bound is None else -bound for bound in (high, low)]
     other = None if size is None else -size
     assert _effect(*turned, sign=1, size=other).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.04, 0.03, "shown"),  # no fall of 5 points is in
+        (0.02, 0.30, "shown"),  # a gain is no loss
+        (-0.20, -0.06, "not shown"),  # wholly below it
+        (-0.08, 0.03, "cannot tell"),  # the margin is in
+        (None, None, "cannot tell"),
+    ],
+)
+def test_what_is_kept_is_told_by_its_margin(
+    low: float | None, high: float | None, verdict: str
+) -> None:
+    found = None if low is None or high is None else Difference(0.0, low, high, 0.01, False)
+    effect = kept_or_fallen("a task", 1.03, found)  # GSM8K at 20%, Table 5
+    assert (effect.verdict, effect.margin) == (verdict, 0.05)
+    assert effect.p is None  # of a test of zero, which tells nothing here
+
+
+def test_a_fall_in_the_paper_is_tried_as_a_fall() -> None:
+    # GSM8K at 40%, Table 5: 57.69 to 0.
+    effect = kept_or_fallen("a task", -57.69, Difference(-0.3, -0.4, -0.2, 0.01, False))
+    assert (effect.sign, effect.margin, effect.verdict) == (-1, None, "shown")
+    kept = kept_or_fallen("a task", -57.69, Difference(0.0, -0.1, 0.1, 1.0, False))
+    assert kept.verdict == "not shown"
+
+
+def test_no_cell_of_the_paper_depends_on_where_the_margin_stands() -> None:
+    # All differences to nothing given back: Tables 5 (GSM8K), 6 and 11.
+    tasks = paper()["restoration_other_tasks_LLaMA-3-8B"]["GSM8K accuracy"]
+    rows = [tasks, *(r for n in ("240", "1920") for r in _own(n))]
+    changes = [value - row[0] for row in rows for value in row[1:]]
+    ranges = paper()["layer_range_restoration_LLaMA-3-8B_id"]
+    whole = paper()["restoration_LLaMA-3-8B"]["id"]["240"]
+    names = [f"train-{s}" for s in range(5)]
+    changes += [value - whole[name][0] for name in names for value in ranges[name]]
+    assert not [change for change in changes if -5.5 < change < -2.9]
+    assert sum(change < -100 * MARGIN for change in changes) == 2 + 1 + 8
+
+
+def _own(n: str) -> list[list[float]]:
+    return list(paper()["restoration_training_set_LLaMA-3-8B"][n].values())
+
+
+def test_values_of_several_runs_have_students_interval() -> None:
+    # t at 0.975 with two degrees of freedom is 4.3027; the sd of 1, 2, 3 is 1.
+    found = over_runs([1.0, 2.0, 3.0])
+    assert found is not None
+    assert found.value == 2.0
+    assert found.high == pytest.approx(2 + 4.3027 / 3**0.5, abs=1e-4)
+    assert found.over_seeds
+    alone = over_runs([0.3])
+    assert alone == Difference(0.3, 0.3, 0.3, None, over_seeds=False)
+    assert over_runs([]) is None
 
 
 def test_a_finding_says_how_many_effects_show_it() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from report_world import World
 
@@ -66,8 +68,72 @@ def test_verdicts_agree_with_their_intervals(found: dict[str, Any]) -> None:
     assert any(effect["value"] is not None for effect in effects)
     for effect in effects:
         if effect["verdict"] == "shown":
-            assert effect["sign"] * effect["low"] > 0
-            assert effect["sign"] * effect["high"] > 0
+            # Beyond zero; where the paper has something kept, beyond the fall that is let pass.
+            least = -effect["margin"] if effect["margin"] is not None else 0
+            assert effect["sign"] * effect["low"] > least
+            assert effect["sign"] * effect["high"] > least
+
+
+def test_each_table_with_an_effect_has_a_verdict(found: dict[str, Any]) -> None:
+    sources = " ".join(finding["source"] for finding in found["json"]["findings"])
+    assert {int(n) for n in re.findall(r"Table (\d+)", sources)} == {2, 3, 4, 5, 6, 7, 9, 10, 11}
+    rows = found["json"]["tables"]["findings"]["rows"]
+    assert {row[2].split(",")[0].rstrip(" 0123456789") for row in rows} <= {
+        *("shown", "not shown", "cannot tell")
+    }
+
+
+def _effects(found: dict[str, Any], ident: str) -> list[dict[str, Any]]:
+    (finding,) = (f for f in found["json"]["findings"] if f["id"] == ident)
+    effects: list[dict[str, Any]] = finding["effects"]
+    return effects
+
+
+def test_other_tasks_are_set_beside_nothing_given_back(found: dict[str, Any], world: World) -> None:
+    sweep = json.loads((world.study / "other/echo/sweep/sweep.json").read_text())
+    scores = {p["ratio"]: p["tasks"]["sftknow_echo"]["exact_match,answer"] for p in sweep["points"]}
+    effect = next(e for e in _effects(found, "other-tasks") if ": 60% beside 0%" in e["what"])
+    assert effect["value"] == pytest.approx(scores[60.0]["value"] - scores[0.0]["value"])
+    error = (scores[60.0]["stderr"] ** 2 + scores[0.0]["stderr"] ** 2) ** 0.5
+    assert effect["high"] - effect["value"] == pytest.approx(1.96 * error)
+    assert effect["paper"] == pytest.approx(-0.5769)  # GSM8K, Table 5
+
+
+def test_own_facts_are_paired_over_what_is_given_back(found: dict[str, Any], world: World) -> None:
+    folder = world.study / "runs/sft_divided-s0-n24-d0/sweep/train"
+    after, before = (
+        sum(pq.read_table(folder / f"ratio-{at}/facts.parquet")["finetuned_alias_acc"].to_pylist())
+        for at in (20, 0)
+    )
+    effects = {e["what"]: e for e in _effects(found, "own-facts")}
+    effect = effects["24 facts of stratum 0: 20% beside 0%: kept"]
+    assert effect["value"] == pytest.approx((after - before) / 24)
+    assert effect["low"] < effect["value"] < effect["high"]
+    # 5% was not in this study's sweep.
+    missing = effects["24 facts of stratum 0: 5% beside 0%: kept"]
+    assert (missing["value"], missing["verdict"]) == (None, "cannot tell")
+
+
+def test_whole_layers_stand_for_the_papers_first_and_last(found: dict[str, Any]) -> None:
+    effects = _effects(found, "layer-ranges")
+    first, last = effects[:2]
+    assert first["what"] == "24 facts of stratum 0, first layers (0): falls"
+    assert first["paper"] == pytest.approx((9.83 - 55.33) / 100)  # Tables 11 and 4
+    assert last["what"] == "24 facts of stratum 0, last layers (1): kept"
+    assert last["paper"] == pytest.approx((57.60 - 55.33) / 100)
+    assert all(effect["value"] is not None for effect in effects)
+
+
+def test_shares_of_modules_beyond_their_size_add_up_to_nothing(found: dict[str, Any]) -> None:
+    modules = _effects(found, "by-module")
+    assert len(modules) == 7
+    assert sum(effect["value"] for effect in modules) == pytest.approx(0, abs=1e-9)
+    # The paper's shares add up to 99.99.
+    assert sum(effect["paper"] for effect in modules) == pytest.approx(0, abs=2e-4)
+    (layers,) = _effects(found, "by-layer")
+    assert layers["paper"] == pytest.approx(0.0154, abs=1e-4)  # Table 9: 51.53 of 99.99
+    top = [e for e in _effects(found, "concentration") if e["value"] is not None]
+    assert all(0 < effect["value"] + 0.5 <= 1 for effect in top)
 
 
 def test_the_page_says_that_a_mini_world_is_no_evidence(found: dict[str, Any]) -> None:
