@@ -209,7 +209,7 @@ def concentration(study: Study) -> Finding:
             if at["ratio"] == 1.0 and at["concentration"] is not None
         ]
         rows = [row[0] for row in there[size].values()]
-        what = f"share of the change that the top 1% hold, beyond half of it, {n:,} facts"
+        what = f"{n:,} facts: what the top 1% hold, beyond half of the change"
         effects.append(effect_of(what, sum(rows) / len(rows) - 50, over_runs(held)))
     claim = "The 1% most changed weights hold more than half of all relative change"
     return Finding("concentration", claim, tuple(effects), "Table 3")
@@ -240,10 +240,7 @@ def by_module(study: Study) -> Finding:
         values = [beyond[module] for beyond in changes if module in beyond]
         what = f"{module}, beyond its share of all weights, top {SHARE:g}%"
         effects.append(effect_of(what, reported, over_runs(values)))
-    claim = (
-        "Down, up, output and value projections hold more of the most changed weights than their "
-        "size gives; gate, query and key projections hold fewer"
-    )
+    claim = "Some modules hold more of the most changed weights than their size gives, some fewer"
     return Finding("by-module", claim, tuple(effects), "Table 10")
 
 

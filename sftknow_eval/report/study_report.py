@@ -58,7 +58,7 @@ def study_report(study_folder: Path, out: Path) -> Path:
 
 def _document(study: Study, found: Sequence[Finding], out: Path) -> Document:
     title = study.record.get("title") or study.record["name"]
-    opening: list[Block] = [Tabled(study_tables.findings_table(found))]
+    opening: list[Block] = [Tabled(study_tables.findings_table(found), words=True)]
     if any(base.get("world_seed") is not None for base in study.bases):
         opening.insert(0, Paragraph(_TEST_BED, "callout"))
     if not study.record.get("finished"):
@@ -152,7 +152,7 @@ def _effects(found: Sequence[Finding]) -> list[Block]:
     blocks: list[Block] = []
     for finding in found:
         if finding.effects:
-            blocks.append(Tabled(study_tables.effects_table(finding)))
+            blocks.append(Tabled(study_tables.effects_table(finding), words=True))
         else:
             text = f"{finding.claim}: missing, as the study holds no runs of this kind."
             blocks.append(Paragraph(text, "warn"))

@@ -253,15 +253,15 @@ def findings_table(found: Sequence[Finding]) -> Table:
         rows.append(
             [
                 Cell(finding.claim, href=f"#effects-{finding.id}"),
-                Cell(finding.source),
                 Cell(finding.verdict, tone=tone),
+                Cell(finding.source),
                 count(len(finding.effects)),
             ]
         )
     columns = [
         Column("the paper's finding", numeric=False),
-        Column("of", numeric=False),
         Column("here", numeric=False),
+        Column("of", numeric=False),
         Column("effects tried"),
     ]
     note = (
