@@ -36,8 +36,10 @@ def submission_folders(root: Path, below: Path) -> list[Path]:
     Those are: folders four levels deep; folders with a manifest at another depth, which will be
     refused for their place; and links, which will be refused for being links.
     """
-    asked = _plain(below)
-    found = sorted(set(_submissions(root.resolve() / SUBMISSIONS)))
+    asked, top = _plain(below), root.resolve()
+    found = sorted(set(_submissions(top / SUBMISSIONS)))
+    if asked == top:
+        return found
     inside = [folder for folder in found if folder == asked or asked in folder.parents]
     return inside or [folder for folder in found if folder in asked.parents]
 

@@ -31,6 +31,8 @@ def text_fault(text: str) -> str | None:
     Refused are: markup, control and invisible characters, characters that are another one in
     disguise (changed by NFKC), and words that mix scripts with look-alike letters.
     """
+    if text.isascii() and text.replace("\n", "").isprintable() and not _MARKUP.search(text):
+        return None  # thousands of them on a board
     for character in text:
         category = unicodedata.category(character)
         if character != "\n" and category[0] == "C":

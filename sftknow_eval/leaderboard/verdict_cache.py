@@ -1,6 +1,6 @@
 """Verdicts of unchanged submissions and their numbers, kept between builds of a board.
 
-A verdict is recognised by the bytes of the submission and of its base's store, and by the version
+A verdict is recognised by the bytes of the submission and of its base's store, and by the source
 of this package: nothing can change unnoticed. What is kept are verdicts, packed bits and measures,
 not the judged texts.
 """
@@ -10,18 +10,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from sftknow_eval import __version__
 from sftknow_eval.artifacts import atomic_path
 from sftknow_eval.errors import SubmissionError
 from sftknow_eval.evaluation.statistics.tiers import Difference
+from sftknow_eval.leaderboard.file_marks import FileMarks, code_digest
 from sftknow_eval.leaderboard.manifest import MANIFEST_NAME, Manifest
 from sftknow_eval.leaderboard.rows import Flag, Measure
 from sftknow_eval.leaderboard.seed_check import CheckedSeed
@@ -31,8 +29,7 @@ if TYPE_CHECKING:
     from sftknow_eval.leaderboard.verify import Verifier
 
 _NAME = "verdicts.json"
-_FORMAT = f"sftknow-verdicts/1 {__version__}"
-_LIMIT = 256 << 20
+_FORMAT = "sftknow-verdicts/2"
 
 Numbers = tuple[dict[str, Measure], dict[str, Measure]]
 
@@ -49,22 +46,25 @@ class VerdictCache:
         self._infos: dict[str, str] = {}
         self._pairs_before: dict[str, Any] = {}
         self._pairs: dict[str, Any] = {}
+        self._files = FileMarks({})
         self._changed = False
 
     def __enter__(self) -> Self:
         if self._path and self._path.is_file():
             try:
                 held = json.loads(self._path.read_text(encoding="utf-8"))
-                if held.get("format") == _FORMAT:
+                if held.get("format") == _FORMAT and held["code"] == code_digest():
                     self._before, self._pairs_before = held["verdicts"], held["pairs"]
+                    self._files = FileMarks(held["files"])
             except (ValueError, KeyError, AttributeError):
                 self._before = {}  # a cache that cannot be read is as good as none
         return self
 
     def __exit__(self, *failure: object) -> None:
-        changed = self._changed or self._now.keys() != self._before.keys()
+        changed = self._changed or self._files.changed or self._now.keys() != self._before.keys()
         if self._path and failure[0] is None and changed:
-            held = {"format": _FORMAT, "verdicts": self._now, "pairs": self._pairs}
+            held = {"format": _FORMAT, "code": code_digest(), "files": self._files.now}
+            held |= {"verdicts": self._now, "pairs": self._pairs}
             with atomic_path(self._path) as partial:
                 partial.write_text(json.dumps(held, separators=(",", ":")), encoding="utf-8")
 
@@ -73,8 +73,8 @@ class VerdictCache:
         if self._path is None:
             return self._verifier.verdict(folder)
         try:
-            key, content = self._key(folder)
-        except (SubmissionError, OSError, ValueError):
+            key = self._key(folder)
+        except (SubmissionError, OSError, ValueError, LookupError):
             return self._verifier.verdict(folder)
         held = self._before.get(key)
         if held is None:
@@ -82,7 +82,8 @@ class VerdictCache:
             held = self._packed(verdict)
         else:
             # These very bytes were read with all care before.
-            verdict = self._restored(held, Manifest.model_validate_json(content))
+            manifest = Manifest.model_validate_json((folder / MANIFEST_NAME).read_bytes())
+            verdict = self._restored(held, manifest)
         self._now[key] = held
         self._keys[folder] = key
         return verdict
@@ -140,16 +141,11 @@ class VerdictCache:
             }
         return found
 
-    def _key(self, folder: Path) -> tuple[str, bytes]:
-        """Return what recognises a submission, and its manifest's bytes."""
+    def _key(self, folder: Path) -> str:
+        """Return what recognises a submission."""
         path = self._verifier.path(folder)
-        base = Path(path).parts[-3]
-        marks = [path, self._info(base)]
-        manifest = b""
-        for name, content in _contents(str(folder)):
-            manifest = content if name == MANIFEST_NAME else manifest
-            marks += [name, hashlib.sha256(content).hexdigest()]
-        return hashlib.sha256("\n".join(marks).encode()).hexdigest(), manifest
+        marks = [path, self._info(path.split("/")[-3]), *self._files.of(folder)]
+        return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
     def _info(self, base: str) -> str:
         if base not in self._infos:
@@ -197,19 +193,3 @@ def _packed_measure(found: Measure) -> list[Any]:
 def _restored_measure(held: list[Any]) -> Measure:
     value, low, high, seeds, sd, method = held
     return Measure(value, low, high, tuple(seeds), sd, method)
-
-
-def _contents(folder: str) -> Iterator[tuple[str, bytes]]:
-    """Yield every file below a folder with its bytes; refuse all that is not an ordinary one."""
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        if any(Path(place, name).is_symlink() for name in folders):
-            raise ValueError("a link")
-        for name in sorted(names):
-            path = f"{place}/{name}"
-            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(handle, "rb") as opened:
-                found = os.fstat(handle)
-                if not stat.S_ISREG(found.st_mode) or found.st_size > _LIMIT:
-                    raise ValueError("no file of a submission")
-                yield path[len(folder) + 1 :], opened.read()

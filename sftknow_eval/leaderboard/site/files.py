@@ -1,8 +1,10 @@
-"""A site's folder: written beside the earlier one, then put in its place as a whole.
+"""A site's folder: made beside the earlier one, then put in its place.
 
-Pages whose inputs did not change are linked over from the earlier site instead of being
-rendered again. `site.json` lists every file with the digest of its inputs; it is written last, and
-its presence is what says that a folder is a site of ours and may be replaced.
+Files whose inputs did not change stay where they are; the others are written beside the site and
+renamed into it when all are there, so that every page is whole at any time. A site of which no file
+stays is put in place as a whole. `site.json` lists every file with the digest of its inputs; its
+presence is what says that a folder is a site of ours and may be changed. While files are renamed it
+lists them without a digest: what a killed build leaves is not taken for made, and not published.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from sftknow_eval.errors import SettingsError
 
 SITE_NAME = "site.json"
 FORMAT = "sftknow-site/1"
+# Of a file that a build was about to change: no inputs have this digest, no file this size.
+_UNFINISHED = ["", -1]
 
 
 class SiteFolder:
@@ -28,7 +32,7 @@ class SiteFolder:
 
     Attributes:
         written: files that were rendered or copied in this build.
-        kept: files taken over from the earlier site.
+        kept: files of the earlier site that stay.
     """
 
     def __init__(self, out: Path, fresh: bool = False) -> None:
@@ -57,17 +61,17 @@ class SiteFolder:
             shutil.rmtree(self._partial, ignore_errors=True)
 
     def keep(self, *names: str, key: str) -> bool:
-        """Take files over from the earlier site if all were made from the inputs `key`."""
+        """Leave files of the earlier site in place if all were made from the inputs `key`."""
         if any(not self._same(name, key) for name in names):
             return False
         for name in names:
-            os.link(f"{self.out}/{name}", self._place(name))
+            self._check(name)
             self._files[name] = self._before[name]
         self.kept += len(names)
         return True
 
     def text(self, name: str, key: str, content: Callable[[], str]) -> None:
-        """Write a text file, or take it over when its inputs are the same."""
+        """Write a text file, or leave it when its inputs are the same."""
         if not self.keep(name, key=key):
             self.add(name, content().encode(), key)
 
@@ -85,35 +89,72 @@ class SiteFolder:
         self.written += 1
 
     def _place(self, name: str) -> str:
+        self._check(name)
         folder = name.rpartition("/")[0]
-        if name in self._files or any(part in ("", "..") for part in name.split("/")):
-            raise SettingsError(f"The site cannot hold a file '{name}' (twice, or outside of it).")
         if folder not in self._folders:
             (self._partial / folder).mkdir(parents=True, exist_ok=True)
             self._folders.add(folder)
         return f"{self._partial}/{name}"
+
+    def _check(self, name: str) -> None:
+        if name in self._files or not _inside(name):
+            raise SettingsError(f"The site cannot hold a file '{name}' (twice, or outside of it).")
 
     def _same(self, name: str, key: str) -> bool:
         known = self._before.get(name)
         if known is None or known[0] != key:
             return False
         try:
-            return bool(Path(f"{self.out}/{name}").stat().st_size == known[1])
+            return bool(os.stat(f"{self.out}/{name}").st_size == known[1])  # noqa: PTH116 - thousands
         except OSError:
             return False
 
     def _finish(self) -> None:
-        index = {"format": FORMAT, "files": self._files}
-        (self._partial / SITE_NAME).write_text(json.dumps(index, sort_keys=True, indent=0))
+        if self.kept:
+            self._change()
+            return
+        self._index(self._files)
         previous = self.out.with_name(f".{self.out.name}.{os.getpid()}.previous")
         with contextlib.suppress(FileNotFoundError):
             self.out.rename(previous)
         self._partial.rename(self.out)
         shutil.rmtree(previous, ignore_errors=True)
 
+    def _change(self) -> None:
+        """Rename what was made into the site, and remove what is no longer part of it."""
+        if self._files == self._before:
+            return
+        gone = [name for name in self._before if name not in self._files and _inside(name)]
+        made = [name for name in self._files if self._files[name] is not self._before.get(name)]
+        between = self._before | dict.fromkeys([*gone, *made], _UNFINISHED)
+        self._index(between).replace(self.out / SITE_NAME)
+        for folder in sorted(self._folders):
+            (self.out / folder).mkdir(parents=True, exist_ok=True)
+        for name in made:
+            Path(f"{self._partial}/{name}").replace(f"{self.out}/{name}")
+        for name in gone:
+            path = self.out / name
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # others are still in it
+                path.parent.rmdir()
+                path.parent.parent.rmdir()
+        self._index(self._files).replace(self.out / SITE_NAME)
+
+    def _index(self, files: dict[str, list[Any]]) -> Path:
+        path = self._partial / SITE_NAME
+        lines = ",\n".join(
+            f"{json.dumps(name)}:{json.dumps(files[name])}" for name in sorted(files)
+        )
+        path.write_text(f'{{"format":"{FORMAT}","files":{{\n{lines}\n}}}}\n')
+        return path
+
+
+def _inside(name: str) -> bool:
+    return not any(part in ("", ".", "..") for part in name.split("/"))
+
 
 def earlier_files(out: Path) -> dict[str, list[Any]]:
-    """Return name -> [digest of inputs, bytes] of the site at `out`; empty when there is none.
+    """Return name -> [digest of inputs, bytes] of the site at `out`; empty without one.
 
     Raises:
         SettingsError: `out` holds something that is not a site, which must not be replaced.
