@@ -39,7 +39,7 @@ def demo_config(size: Size = "demo") -> Path:
 
 
 def summary(root: Path) -> list[str]:
-    """Return what a study shows, as paragraphs.
+    """Return what a study shows, as paragraphs; one of them is a list, a line an item.
 
     Args:
         root: the folder of a finished study.
@@ -77,11 +77,12 @@ def _findings(root: Path, index: Mapping[str, Any]) -> list[str]:
     for finding in report["findings"]:
         verdicts = Counter(effect["verdict"] for effect in finding["effects"])
         listed = ", ".join(f"{verdict} {n}" for verdict, n in sorted(verdicts.items()))
-        lines.append(f"{finding['claim']}: {listed or 'not tried'}")
-    return [
-        "The paper's findings, and the effects in which each is shown here, is not, or cannot be "
-        f"told from chance. {'; '.join(lines)}."
-    ]
+        lines.append(f"- {finding['claim']}: {listed or 'not tried'}")
+    head = (
+        "The paper's findings, and the number of effects in which each is shown here, is not, or "
+        "cannot be told from chance:"
+    )
+    return ["\n".join([head, *lines])]
 
 
 def _mean(entry: Mapping[str, Any], domain: str = "id") -> float:

@@ -62,7 +62,7 @@ def test_the_summary_takes_the_verdicts_from_the_report(tmp_path: Path) -> None:
     finding = {"claim": "Restoring helps", "effects": effects}
     write_json(tmp_path / "report" / "report.json", {"findings": [finding]})
     text = words(study(tmp_path, [], [], report="report/index.html"))
-    assert "Restoring helps: cannot tell 1, shown 2." in text
+    assert "- Restoring helps: cannot tell 1, shown 2" in text.splitlines()
 
 
 def test_the_summary_names_the_best_and_the_worst_stratum(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def _show_summary(console: Console, outcome: Outcome, out: Path) -> None:
     console.print(Text("\nWhat is seen", style="bold"))
     width = min(console.width, 100) - 2
     for paragraph in summary(out):
-        filled = textwrap.fill(paragraph, width, break_on_hyphens=False)
+        filled = "\n".join(_filled(line, width) for line in paragraph.splitlines())
         console.print(Text(textwrap.indent(filled, "  ") + "\n"))
     console.print(Text(f"Everything is in {out}. To go on:", style="bold"))
     if not _is_on_path():
@@ -75,6 +75,11 @@ def _show_summary(console: Console, outcome: Outcome, out: Path) -> None:
         console.print(Text(f"  {command}", style="cyan"), soft_wrap=True)
     for what, page in outcome.shown.items():
         console.print(Text(f"{what}: {out / page}", style="bold"), soft_wrap=True)
+
+
+def _filled(line: str, width: int) -> str:
+    hanging = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, width, break_on_hyphens=False, subsequent_indent=hanging)
 
 
 def _is_on_path() -> bool:
