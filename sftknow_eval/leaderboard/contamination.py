@@ -199,11 +199,13 @@ def stratum_zero_flag(
 
     for domain, label in enumerate(("in-domain", "out-of-domain")):
         n, allowed, why = zero.n[domain], zero.allowed[domain], zero.why[domain]
+        most = max((counts[domain] for counts in right), default=0)
+        if n < _FEWEST_FACTS or most <= allowed * n:
+            continue
         if len(others) >= _FEWEST_OTHERS:
             median = float(np.median(np.asarray(others)[:, domain]))
             allowed, why = max((allowed, why), (median, "other rows of the base"))
-        most = max((counts[domain] for counts in right), default=0)
-        if n < _FEWEST_FACTS or most <= allowed * n:
+        if most <= allowed * n:
             continue
         p = float(binom.sf(most - 1, n, allowed))
         if p * 2 * len(right) < LEVEL:

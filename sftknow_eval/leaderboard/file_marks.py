@@ -11,12 +11,11 @@ import functools
 import hashlib
 import os
 import stat
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import sftknow_eval
+from sftknow_eval.leaderboard.kept_lines import KeptLines
 
 _LIMIT = 256 << 20
 _RACY_NS = 2_000_000_000
@@ -24,58 +23,48 @@ _RACY_NS = 2_000_000_000
 _ELSEWHERE = ("cli", "demo", "pages", "report", "study", "sweep", "training", "world")
 
 
-class FileMarks:
-    """Recognises folders by their files' bytes.
+def file_marks(folder: Path, kept: KeptLines, start_ns: int) -> list[str]:
+    """Return the names of all files below a folder, each followed by its digest.
 
-    Attributes:
-        now: what is to be kept: by folder, its files as the file system shows them, with digests.
+    Args:
+        folder: of a submission.
+        kept: from earlier builds.
+        start_ns: when this build began, in nanoseconds since 1970.
+
+    Raises:
+        ValueError: it holds something else than ordinary files, or a very large one.
+        OSError: a file cannot be read.
     """
-
-    def __init__(self, before: Mapping[str, Any]) -> None:
-        self._before = before
-        self._start = time.time_ns()
-        self.now: dict[str, Any] = {}
-        self.changed = False
-
-    def of(self, folder: Path) -> list[str]:
-        """Return the names of all files below a folder, each followed by its digest.
-
-        Raises:
-            ValueError: it holds something else than ordinary files, or a very large one.
-            OSError: a file cannot be read.
-        """
-        top = str(folder)
-        if stat.S_ISLNK(os.lstat(top).st_mode):
-            raise ValueError("a link")
-        shown = sorted(_shown(top, ""))
-        held = self._before.get(top)
-        if held is not None and held["shown"] == shown:
-            self.now[top] = held
-            marks: list[str] = held["marks"]
-            return marks
-        self.changed = True
-        marks = [text for name, *_ in shown for text in (name, _digest(f"{top}/{name}"))]
-        if all(max(times) < self._start - _RACY_NS for _, _, _, *times in shown):
-            self.now[top] = {"shown": shown, "marks": marks}
+    top = str(folder)
+    if stat.S_ISLNK(os.lstat(top).st_mode):
+        raise ValueError("a link")
+    key = f"files:{hashlib.sha256(os.fsencode(top)).hexdigest()}"
+    files = sorted(_files(top, ""))
+    # No name holds a zero byte.
+    shown = "\0".join(text for name, *state in files for text in (name, *map(str, state)))
+    held = kept.get(key)
+    if held is not None and held[0] == shown:
+        marks: list[str] = held[1]
         return marks
+    kept.drop(key)
+    marks = [text for name, *_ in files for text in (name, _digest(f"{top}/{name}"))]
+    if all(max(changed, moved) < start_ns - _RACY_NS for _, _, _, changed, moved in files):
+        kept.put(key, [shown, marks])
+    return marks
 
 
-def _shown(folder: str, below: str) -> list[list[Any]]:
-    """Return name, bytes, number, and times of change of every file, as the file system has it."""
-    found: list[list[Any]] = []
+def _files(folder: str, below: str) -> Iterator[tuple[str, int, int, int, int]]:
+    """Yield name, bytes, number, and times of change of every file, as the file system has it."""
     with os.scandir(folder) as entries:
         for entry in entries:
             state = entry.stat(follow_symlinks=False)
             name = below + entry.name
             if stat.S_ISDIR(state.st_mode):
-                found += _shown(entry.path, f"{name}/")
+                yield from _files(entry.path, f"{name}/")
             elif stat.S_ISREG(state.st_mode) and state.st_size <= _LIMIT:
-                found.append(
-                    [name, state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns]
-                )
+                yield name, state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns
             else:
                 raise ValueError("a link, or no file of a submission")
-    return found
 
 
 def _digest(path: str) -> str:

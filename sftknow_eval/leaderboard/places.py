@@ -44,16 +44,26 @@ def submission_folders(root: Path, below: Path) -> list[Path]:
     return inside or [folder for folder in found if folder in asked.parents]
 
 
-def _submissions(top: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(top, followlinks=False):
-        folder = Path(place)
-        depth = len(folder.relative_to(top).parts)
-        # What a killed run left behind; no site shows it.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if depth == _DEPTH or (depth and MANIFEST_NAME in files):
-            yield folder
-        if depth < _DEPTH:
-            yield from (folder / name for name in folders if (folder / name).is_symlink())
+def _submissions(folder: Path, depth: int = 0) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            found = list(entries)
+    except OSError:
+        return
+    if depth == _DEPTH or (depth and any(map(_is_manifest, found))):
+        yield folder
+    for entry in found:
+        # What begins with a dot a killed run left behind; no site shows it.
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _submissions(folder / entry.name, depth + 1)
+        elif depth < _DEPTH and entry.is_symlink() and entry.is_dir():
+            yield folder / entry.name
+
+
+def _is_manifest(entry: os.DirEntry[str]) -> bool:
+    return entry.name == MANIFEST_NAME and not entry.is_dir()
 
 
 def _plain(path: Path) -> Path:

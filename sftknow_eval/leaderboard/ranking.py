@@ -28,6 +28,7 @@ from sftknow_eval.leaderboard.measures import (
     of_numbers,
 )
 from sftknow_eval.leaderboard.places import submission_folders
+from sftknow_eval.leaderboard.reproductions import FOLDER as REPRODUCTIONS
 from sftknow_eval.leaderboard.reproductions import is_reproduced
 from sftknow_eval.leaderboard.rows import (
     Board,
@@ -87,6 +88,7 @@ class _Rows:
         withdrawn: Mapping[str, Withdrawn],
     ) -> None:
         self._root, self._verifier, self.kept, self._withdrawn = root, verifier, kept, withdrawn
+        self._reproduced = (root / REPRODUCTIONS).is_dir()
         self._panels: dict[tuple[str, int, int], Panel] = {}
 
     def panel(self, base: str, asked: np.ndarray) -> Panel:
@@ -109,11 +111,11 @@ class _Rows:
         base_difference: dict[str, Measure] = {}
         if verdict.status == "recomputed":
             base = manifest.base.id
-            make = functools.partial(self._numbers, base, asked, correct)
+            make = functools.partial(self._numbers, base, asked, correct, verdict)
             found, base_difference = self.kept.numbers(folder, make)
             measures |= found
-        measures |= _counted(manifest) if verdict.status != "recomputed" else {}
-        measures |= _other_measures(manifest, seeds)
+        else:
+            measures |= _counted(manifest) | _other_measures(manifest, seeds)
         status = self._status(folder, verdict, manifest)
         return Row(
             id=manifest.row,
@@ -130,9 +132,13 @@ class _Rows:
             correct=correct,
         )
 
-    def _numbers(self, base: str, asked: np.ndarray, correct: np.ndarray) -> Numbers:
-        panel = self.panel(base, asked)
-        return panel.measures(correct), self._base_difference(base, asked, correct, panel)
+    def _numbers(
+        self, base: str, asked: np.ndarray, correct: np.ndarray, verdict: Verdict
+    ) -> Numbers:
+        assert verdict.manifest is not None
+        panel, others = self.panel(base, asked), _other_measures(verdict.manifest, verdict.seeds)
+        found = panel.measures(correct) | others
+        return found, self._base_difference(base, asked, correct, panel)
 
     def _base_difference(
         self, base: str, asked: np.ndarray, correct: np.ndarray, panel: Panel
@@ -149,7 +155,7 @@ class _Rows:
             return "withdrawn"
         if verdict.status != "recomputed":
             return "self_reported"
-        if is_reproduced(self._root, folder, manifest):
+        if self._reproduced and is_reproduced(self._root, folder, manifest):
             return "reproduced"
         return "recomputed"
 

@@ -6,6 +6,7 @@ cleaned, when they hold markup, invisible characters, or letters that pretend to
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ _MAIL = re.compile(r"^[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+$")
 _HANDLE = re.compile(r"^@[A-Za-z0-9](?:[A-Za-z0-9-]{0,37}[A-Za-z0-9])?$")
 
 
+@functools.lru_cache(maxsize=4096)
 def text_fault(text: str) -> str | None:
     """Return what keeps a text from being shown, or None.
 

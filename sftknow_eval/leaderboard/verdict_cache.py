@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from sftknow_eval.artifacts import atomic_path
 from sftknow_eval.errors import SubmissionError
 from sftknow_eval.evaluation.statistics.tiers import Difference
-from sftknow_eval.leaderboard.file_marks import FileMarks, code_digest
+from sftknow_eval.leaderboard.file_marks import code_digest, file_marks
+from sftknow_eval.leaderboard.kept_lines import KeptLines
 from sftknow_eval.leaderboard.manifest import MANIFEST_NAME, Manifest
 from sftknow_eval.leaderboard.rows import Flag, Measure
 from sftknow_eval.leaderboard.seed_check import CheckedSeed
@@ -28,8 +28,7 @@ from sftknow_eval.leaderboard.verify import Verdict
 if TYPE_CHECKING:
     from sftknow_eval.leaderboard.verify import Verifier
 
-_NAME = "verdicts.json"
-_FORMAT = "sftknow-verdicts/2"
+_NAME = "verdicts.txt"
 
 Numbers = tuple[dict[str, Measure], dict[str, Measure]]
 
@@ -38,65 +37,52 @@ class VerdictCache:
     """Asks a verifier only about submissions that changed."""
 
     def __init__(self, folder: Path | None, verifier: Verifier) -> None:
-        self._path = folder / _NAME if folder else None
+        self._on = folder is not None
+        self._kept = KeptLines(folder / _NAME if folder else None, code_digest())
+        self._start_ns = time.time_ns()
         self._verifier = verifier
-        self._before: dict[str, Any] = {}
-        self._now: dict[str, Any] = {}
+        self._held: dict[str, dict[str, Any]] = {}
         self._keys: dict[Path, str] = {}
         self._infos: dict[str, str] = {}
-        self._pairs_before: dict[str, Any] = {}
-        self._pairs: dict[str, Any] = {}
-        self._files = FileMarks({})
-        self._changed = False
 
     def __enter__(self) -> Self:
-        if self._path and self._path.is_file():
-            try:
-                held = json.loads(self._path.read_text(encoding="utf-8"))
-                if held.get("format") == _FORMAT and held["code"] == code_digest():
-                    self._before, self._pairs_before = held["verdicts"], held["pairs"]
-                    self._files = FileMarks(held["files"])
-            except (ValueError, KeyError, AttributeError):
-                self._before = {}  # a cache that cannot be read is as good as none
         return self
 
     def __exit__(self, *failure: object) -> None:
-        changed = self._changed or self._files.changed or self._now.keys() != self._before.keys()
-        if self._path and failure[0] is None and changed:
-            held = {"format": _FORMAT, "code": code_digest(), "files": self._files.now}
-            held |= {"verdicts": self._now, "pairs": self._pairs}
-            with atomic_path(self._path) as partial:
-                partial.write_text(json.dumps(held, separators=(",", ":")), encoding="utf-8")
+        if failure[0] is None:
+            self._kept.write()
 
     def verdict(self, folder: Path) -> Verdict:
         """Return the verdict on a submission by itself."""
-        if self._path is None:
+        if not self._on:
             return self._verifier.verdict(folder)
         try:
             key = self._key(folder)
         except (SubmissionError, OSError, ValueError, LookupError):
             return self._verifier.verdict(folder)
-        held = self._before.get(key)
+        held = self._kept.get(key)
         if held is None:
             verdict = self._verifier.verdict(folder)
             held = self._packed(verdict)
+            self._kept.put(key, held)
         else:
             # These very bytes were read with all care before.
             manifest = Manifest.model_validate_json((folder / MANIFEST_NAME).read_bytes())
             verdict = self._restored(held, manifest)
-        self._now[key] = held
+        self._held[key] = held
         self._keys[folder] = key
         return verdict
 
     def numbers(self, folder: Path, make: Callable[[], Numbers]) -> Numbers:
         """Return the measures that follow from a submission's verdict alone."""
-        held = self._now.get(self._keys.get(folder, ""))
+        key = self._keys.get(folder, "")
+        held = self._held.get(key)
         if held is None:
             return make()
         if "numbers" not in held:
-            self._changed = True
             made = make()
             held["numbers"] = [{k: _packed_measure(m) for k, m in part.items()} for part in made]
+            self._kept.put(key, held)
             return made
         first, second = (
             {name: _restored_measure(held) for name, held in part.items()}
@@ -124,27 +110,29 @@ class VerdictCache:
         marks = {
             name: self._keys.get(folder) if folder else None for name, folder in folders.items()
         }
-        names = {other: f"{column} {marks[first]} {marks[other]}" for other in others}
-        known = {
-            o: self._pairs_before[n]
-            for o, n in names.items()
-            if n in self._pairs_before and None not in (marks[first], marks[o])
-        }
-        missing = [other for other in others if other not in known]
+        if None in marks.values():
+            return list(make(others))
+        key = f"{column}:{marks[first]}"
+        known = self._kept.get(key) or {}
+        missing = [other for other in others if marks[other] not in known]
         made = dict(zip(missing, make(missing), strict=True)) if missing else {}
-        found = [made[o] if o in made else Difference(*known[o]) for o in others]
-        if self._path and None not in marks.values():
-            self._changed = self._changed or bool(missing)
-            self._pairs |= {
-                names[o]: [d.value, d.low, d.high, d.p, d.over_seeds]
+        found = [made[o] if o in made else Difference(*known[marks[o]]) for o in others]
+        if missing:
+            packed = {
+                marks[o]: known.get(marks[o]) or [d.value, d.low, d.high, d.p, d.over_seeds]
                 for o, d in zip(others, found, strict=True)
             }
+            self._kept.put(key, packed)
         return found
 
     def _key(self, folder: Path) -> str:
         """Return what recognises a submission."""
         path = self._verifier.path(folder)
-        marks = [path, self._info(path.split("/")[-3]), *self._files.of(folder)]
+        marks = [
+            path,
+            self._info(path.split("/")[-3]),
+            *file_marks(folder, self._kept, self._start_ns),
+        ]
         return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
     def _info(self, base: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from sftknow_eval import __version__
-from sftknow_eval.artifacts import atomic_path
+from sftknow_eval.artifacts import atomic_path, cache_dir
 from sftknow_eval.pages.bundle import HERE, Asset, script, theme
 
 ASSET_FOLDER = "assets"
@@ -46,6 +47,7 @@ class Pages:
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            bytecode_cache=_compiled(),
         )
         self._environment.globals["version"] = __version__
         self._used: dict[str, Asset] = {}
@@ -93,6 +95,16 @@ class Pages:
 
     def _asset(self, name: str) -> Asset:
         return self._extra.get(name) or script(name)
+
+
+def _compiled() -> jinja2.BytecodeCache | None:
+    """Return where compiled templates are kept, as Python keeps compiled modules; or nowhere."""
+    folder = cache_dir() / "templates"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return jinja2.FileSystemBytecodeCache(str(folder)) if os.access(folder, os.W_OK) else None
 
 
 def _for_template(asset: Asset) -> dict[str, Any]:

@@ -5,7 +5,9 @@ Only what changed is made again: each file knows the digest of what it was made 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -84,10 +86,22 @@ def build(root: Path, out: Path, options: Options | None = None) -> Built:
     """
     options, out = options or Options(), out.absolute()
     cache = out.with_name(f".{out.name}.cache")
-    with SiteFolder(out, fresh=options.fresh) as folder:
+    with _collecting_nothing(), SiteFolder(out, fresh=options.fresh) as folder:
         shown = ranked_board(root, cache=None if options.fresh else cache)
         _Site(folder, shown, options).write()
     return Built(out, shown, folder.written, folder.kept)
+
+
+@contextlib.contextmanager
+def _collecting_nothing() -> Iterator[None]:
+    """Search for no cycles: what a build makes is needed to its end, and there are millions."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class _Site:
@@ -101,6 +115,7 @@ class _Site:
         for table in board.tables:
             for row in table.rows:
                 self._tables[row.id].append(table)
+        self._lines: dict[int, str] = {}
         self._rows = board.rows()
         self._texts = {row.id: exports.row_text(row) for row in self._rows.values()}
         self._infos = {name: store.info.model_dump_json() for name, store in board.bases.items()}
@@ -145,8 +160,14 @@ class _Site:
     def _exports(
         self, names: tuple[str, str], tables: Sequence[RankingTable], key: str
     ) -> Iterator[tuple[str, Any, Any]]:
-        yield names[0], key, functools.partial(exports.csv_text, tables)
+        yield names[0], key, lambda: exports.csv_text([self._csv(table) for table in tables])
         yield names[1], key, functools.partial(exports.board_text, self._board, tables, self._texts)
+
+    def _csv(self, table: RankingTable) -> str:
+        # A table stands in its own file and in that of the whole board.
+        if id(table) not in self._lines:
+            self._lines[id(table)] = exports.csv_rows(table)
+        return self._lines[id(table)]
 
     def _assets(self) -> None:
         for asset in (*self._pages.assets(), *map(bundle.script, pages.VENDORED_SCRIPTS)):

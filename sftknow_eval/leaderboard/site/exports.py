@@ -22,21 +22,27 @@ EVERY_EVAL_EVER = "0.3.0"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def csv_text(tables: Sequence[RankingTable]) -> str:
-    """Return all rows as CSV: a value, a lower and an upper bound for every column."""
+def csv_text(tables: Sequence[str]) -> str:
+    """Return tables, each as of `csv_rows`, as one CSV file."""
     bounds = [f"{c.key}{end}" for c in COLUMNS for end in ("", "_low", "_high")]
     head = ["benchmark", "base", "regime", "row", "title", "status", "control", "tier", "tier_ood"]
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
     writer.writerow([*head, "pareto", "not_ranked", "flags", *bounds])
-    for table in tables:
-        for row in table.rows:
-            facts = [table.version, table.base, table.regime, row.id, row.title, row.status]
-            facts += [row.control or "", _known(row.tier), _known(row.tier_ood), str(row.pareto)]
-            facts += ["; ".join(row.not_ranked), "; ".join(flag.kind for flag in row.flags)]
-            found = [row.measures[column.key] for column in COLUMNS]
-            numbers = [_known(v) for m in found for v in (m.value, m.low, m.high)]
-            writer.writerow([*map(_cell, facts), *numbers])
+    return target.getvalue() + "".join(tables)
+
+
+def csv_rows(table: RankingTable) -> str:
+    """Return rows as lines of CSV: a value, a lower and an upper bound for every column."""
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    for row in table.rows:
+        facts = [table.version, table.base, table.regime, row.id, row.title, row.status]
+        facts += [row.control or "", _known(row.tier), _known(row.tier_ood), str(row.pareto)]
+        facts += ["; ".join(row.not_ranked), "; ".join(flag.kind for flag in row.flags)]
+        found = [row.measures[column.key] for column in COLUMNS]
+        numbers = [_known(v) for m in found for v in (m.value, m.low, m.high)]
+        writer.writerow([*map(_cell, facts), *numbers])
     return target.getvalue()
 
 

@@ -142,10 +142,7 @@ class SiteFolder:
 
     def _index(self, files: dict[str, list[Any]]) -> Path:
         path = self._partial / SITE_NAME
-        lines = ",\n".join(
-            f"{json.dumps(name)}:{json.dumps(files[name])}" for name in sorted(files)
-        )
-        path.write_text(f'{{"format":"{FORMAT}","files":{{\n{lines}\n}}}}\n')
+        path.write_text(json.dumps({"format": FORMAT, "files": files}, separators=(",", ":")))
         return path
 
 

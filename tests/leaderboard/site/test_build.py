@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html.parser
 import json
+import os
 import shutil
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,9 +18,12 @@ from board_making import OTHER, ROW, World
 from cli_calls import Sftknow
 
 from sftknow_eval.errors import SettingsError
+from sftknow_eval.leaderboard.file_marks import file_marks
+from sftknow_eval.leaderboard.kept_lines import KeptLines
 from sftknow_eval.leaderboard.site.build import Built, Options, build
 from sftknow_eval.leaderboard.site.exports import board_text, row_text
 from sftknow_eval.leaderboard.site.names import board_page, row_page, row_slug
+from sftknow_eval.leaderboard.site.publish import parcel
 from sftknow_eval.leaderboard.site.serve import HOST, server
 
 Capture = pytest.CaptureFixture[str]
@@ -236,3 +241,62 @@ def test_one_changed_byte_is_judged_again(board_copy: Path, tmp_path: Path) -> N
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
     assert [refused.path for refused in build(board_copy, site).board.refused] == [OTHER]
+
+
+def test_a_build_killed_while_it_changes_pages_leaves_each_whole(
+    board_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    build(board_copy, site)
+    shutil.rmtree(board_copy / "submissions" / OTHER)
+    rename = Path.replace
+
+    def killed(path: Path, target: str | Path) -> Path:
+        if str(target).endswith("compare.html"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build(board_copy, site)
+    for page in site.rglob("*.html"):
+        assert page.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    with pytest.raises(SettingsError, match="Build again"):
+        parcel(site)
+    build(board_copy, site)
+    build(board_copy, tmp_path / "fresh")
+    assert _contents(site) == _contents(tmp_path / "fresh")
+
+
+def _contents(site: Path) -> dict[str, bytes]:
+    files = (path for path in site.rglob("*") if path.is_file() and path.name != "site.json")
+    return {str(path.relative_to(site)): path.read_bytes() for path in files}
+
+
+def test_files_that_look_the_same_are_read_again_while_they_are_young(tmp_path: Path) -> None:
+    kept, file = KeptLines(None, ""), tmp_path / "manifest.json"
+    file.write_text("one")
+    stamp = file.stat().st_mtime_ns
+    first = file_marks(tmp_path, kept, stamp)
+    file.write_text("two")
+    os.utime(file, ns=(stamp, stamp))
+    assert file_marks(tmp_path, kept, stamp) != first
+
+
+def test_files_that_stay_are_not_read_again_and_changed_ones_are(tmp_path: Path) -> None:
+    cache, file = tmp_path / "cache", tmp_path / "row" / "manifest.json"
+    file.parent.mkdir()
+    file.write_text("one")
+    later = time.time_ns() + 10**10
+    kept = KeptLines(cache, "")
+    first = file_marks(file.parent, kept, later)
+    kept.write()
+    again = KeptLines(cache, "")
+    assert file_marks(file.parent, again, later) == first
+    assert again.get(cache.read_text().splitlines()[1].split(" ")[0]) is not None
+    stamp = file.stat().st_mtime_ns
+    file.write_text("two")  # as long as before, and made to look as old
+    os.utime(file, ns=(stamp, stamp))
+    assert file_marks(file.parent, KeptLines(cache, ""), later) != first
+    assert KeptLines(cache, "other source").get("files") is None

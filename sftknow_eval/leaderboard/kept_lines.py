@@ -1,0 +1,60 @@
+"""A file of values by key, one a line: what did not change is read, and is not written out anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sftknow_eval.artifacts import atomic_path
+
+_FORMAT = "sftknow-kept/1"
+
+
+class KeptLines:
+    """Values of an earlier build, of which this build's are kept.
+
+    Args:
+        path: of the file; None keeps nothing.
+        made_by: what the values depend on besides their keys: those of another are left.
+    """
+
+    def __init__(self, path: Path | None, made_by: str) -> None:
+        self._path = path
+        self._head = f"{_FORMAT} {made_by}"
+        self._before = self._read()
+        self._now: dict[str, str] = {}
+        self._changed = False
+
+    def get(self, key: str) -> Any | None:
+        """Return the earlier value of a key, which is kept on; None without one."""
+        text = self._before.get(key)
+        if text is None:
+            return None
+        self._now[key] = text
+        return json.loads(text)
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep a value; its key holds no space."""
+        self._now[key] = json.dumps(value, separators=(",", ":"))
+        self._changed = True
+
+    def drop(self, key: str) -> None:
+        """Keep no value of a key."""
+        self._now.pop(key, None)
+
+    def write(self) -> None:
+        """Write all values that were read or made in this build, if they are others than before."""
+        if self._path and (self._changed or self._now.keys() != self._before.keys()):
+            lines = [self._head, *(f"{key} {text}" for key, text in self._now.items()), ""]
+            with atomic_path(self._path) as partial:
+                partial.write_text("\n".join(lines), encoding="utf-8")
+
+    def _read(self) -> dict[str, str]:
+        if self._path is None or not self._path.is_file():
+            return {}
+        head, *lines = self._path.read_text(encoding="utf-8").split("\n")
+        if head != self._head or not lines or lines.pop():
+            return {}  # of other source, or cut off: as good as none
+        found = (line.partition(" ") for line in lines)
+        return {key: text for key, _, text in found}
