@@ -233,6 +233,8 @@ def measure(case: str, folder: Path, **environment: str) -> dict[str, float]:
     """Run one case in a process of its own."""
     command = [sys.executable, __file__, "--case", case, "--folder", str(folder)]
     quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "SFTKNOW_CACHE": str(folder)}
+    # As `sftknow` sets it (vllm_support); it is read when torch is loaded, which is earlier here.
+    quiet["OMP_WAIT_POLICY"] = "passive"
     done = subprocess.run(
         command,
         env={**os.environ, **quiet, **environment},

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sftknow_eval.artifacts import locked
 from sftknow_eval.drift.tensors import HELD_AS
 from sftknow_eval.errors import CheckpointError, SettingsError
 from sftknow_eval.restoration.blocks import MaskRestorer, TensorRestorer, sweep_restorer
@@ -19,7 +20,7 @@ from sftknow_eval.restoration.pair import MatchedPair
 from sftknow_eval.restoration.recipe import Recipe
 from sftknow_eval.restoration.restore import chosen_elements
 from sftknow_eval.restoration.run import Progress, silent
-from sftknow_eval.restoration.writer import Job, copy_side_files, locked, unfinished, write_weights
+from sftknow_eval.restoration.writer import Job, copy_side_files, unfinished, write_weights
 
 RECIPE_FILE = "recipe.json"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 
 from sftknow_eval.drift.tensors import HELD_AS, Array
 from sftknow_eval.drift.threads import cores, for_each
-from sftknow_eval.errors import OutOfSpace, SettingsError
+from sftknow_eval.errors import OutOfSpace
 from sftknow_eval.models import SAFETENSORS_BITS
 from sftknow_eval.restoration.blocks import TensorRestorer
 from sftknow_eval.restoration.checkpoint import INDEX, ModelWeights, StoredTensor
@@ -54,25 +53,6 @@ class Job:
     folders: Sequence[Path]
     restorers: Callable[[str], TensorRestorer | None]
     base_name: Callable[[str], str]
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this run; the lock ends with the process, however it ends.
-
-    Raises:
-        SettingsError: another run holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".restore.lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SettingsError(
-                f"Another run is writing into {folder}. Wait until it has ended, or choose another "
-                "--out."
-            ) from error
-        yield
 
 
 @contextlib.contextmanager

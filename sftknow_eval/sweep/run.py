@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sftknow_eval.artifacts import digest, installed_versions, write_json
+from sftknow_eval.artifacts import digest, installed_versions, locked, write_json
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.evaluation.engines import quiet_lm_eval
 from sftknow_eval.evaluation.facts_file import FACTS_NAME, write_facts
@@ -22,7 +22,6 @@ from sftknow_eval.evaluation.results import Outcome, scores
 from sftknow_eval.mastery.backends import engine_versions
 from sftknow_eval.restoration.on_load import Choice
 from sftknow_eval.restoration.recipe import Recipe
-from sftknow_eval.restoration.writer import locked
 from sftknow_eval.sweep.choose import write_choice
 from sftknow_eval.sweep.engine import LiveEngine
 from sftknow_eval.sweep.points import (

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftknow_eval.artifacts import digest, read_json, write_json
+from sftknow_eval.artifacts import digest, locked, read_json, write_json
 from sftknow_eval.errors import DataError
 from sftknow_eval.record import TrainingRecord
-from sftknow_eval.restoration.writer import locked
 
 _PLAN, _RESUMED = "plan.json", "resumed.json"
 # TRL writes this file last.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sftknow_eval import __version__
-from sftknow_eval.artifacts import read_json, write_json
+from sftknow_eval.artifacts import locked, read_json, write_json
 from sftknow_eval.drift.tensors import HELD_AS, Array, cast
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.models import locate_model, weight_fingerprint
@@ -24,13 +24,7 @@ from sftknow_eval.restoration.checkpoint import ModelWeights
 from sftknow_eval.restoration.pair import match
 from sftknow_eval.restoration.regions import Region
 from sftknow_eval.restoration.run import ModelName, Progress, opened, silent
-from sftknow_eval.restoration.writer import (
-    Job,
-    copy_side_files,
-    locked,
-    unfinished,
-    write_weights,
-)
+from sftknow_eval.restoration.writer import Job, copy_side_files, unfinished, write_weights
 
 FORMAT = "sftknow-interpolation/1"
 RECORD = "interpolation.json"

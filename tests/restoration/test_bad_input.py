@@ -266,7 +266,7 @@ def test_identical_checkpoints_are_said_to_be(pair: tuple[Path, Path], tmp_path:
     recipe = json.loads((tmp_path / "out/ratio-20.json").read_text())
     assert (recipe["restored"], recipe["changed"], recipe["tensors"]) == (0, 0, {})
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        *(".restore.lock", "ratio-20.json", "ratio-60.json"),
+        *(".sftknow.lock", "ratio-20.json", "ratio-60.json"),
     ]
 
 
@@ -330,7 +330,7 @@ def test_a_recipe_on_other_checkpoints_names_the_tensor(
 
 def test_a_second_run_into_one_folder_is_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with (tmp_path / "out/.restore.lock").open("w") as held:
+    with (tmp_path / "out/.sftknow.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(SettingsError, match="Another run is writing"):
             run(*pair, "--ratios", "20", "--out", tmp_path / "out")
@@ -358,7 +358,7 @@ def test_a_disk_that_fills_up_leaves_nothing_unfinished(
             run(*pair, "--ratios", "20,40", "--out", tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".restore.lock"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".sftknow.lock"]
     run(*pair, "--ratios", "20,40", "--out", tmp_path / "out")
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sftknow_eval.artifacts import locked
 from sftknow_eval.errors import CheckpointError, SettingsError
 from sftknow_eval.evaluation.facts_file import read_outcomes
 from sftknow_eval.mastery.dataset import open_dataset
@@ -23,7 +24,6 @@ from sftknow_eval.mastery.templates import load_templates
 from sftknow_eval.models import weight_fingerprint
 from sftknow_eval.restoration.on_load import Choice
 from sftknow_eval.restoration.recipe import Recipe
-from sftknow_eval.restoration.writer import locked
 from sftknow_eval.sweep.points import same_models, series, task_metrics
 from sftknow_eval.sweep.request import FactSet, SweepRequest
 from sftknow_eval.sweep.run import sweep, sweep_sets

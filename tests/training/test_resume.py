@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from sftknow_eval.artifacts import read_json
+from sftknow_eval.artifacts import locked, read_json
 from sftknow_eval.errors import SettingsError, TrainingDiverged
 from sftknow_eval.mastery.dataset import open_dataset
 from sftknow_eval.mastery.table import MasteryTable
 from sftknow_eval.models import weight_fingerprint
 from sftknow_eval.record import TrainingRecord
-from sftknow_eval.restoration.writer import locked
 from sftknow_eval.training.run import Finetuned, TrainRequest, train_strategy
 from sftknow_eval.training.strategy import load_strategy
 

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from sftknow_eval import __version__
-from sftknow_eval.artifacts import digest
+from sftknow_eval.artifacts import digest, locked
 from sftknow_eval.leaderboard.ranking import board as ranked_board
 from sftknow_eval.leaderboard.rows import Board, RankingTable, Row
 from sftknow_eval.leaderboard.site import exports, pages
@@ -82,11 +82,11 @@ def build(root: Path, out: Path, options: Options | None = None) -> Built:
 
     Raises:
         SubmissionError: `root` is not a leaderboard's folder.
-        SettingsError: `out` holds something that is not a site.
+        SettingsError: `out` holds something that is not a site, or is being built by another.
     """
     options, out = options or Options(), out.absolute()
     cache = out.with_name(f".{out.name}.cache")
-    with _collecting_nothing(), SiteFolder(out, fresh=options.fresh) as folder:
+    with locked(cache), _collecting_nothing(), SiteFolder(out, fresh=options.fresh) as folder:
         shown = ranked_board(root, cache=None if options.fresh else cache)
         _Site(folder, shown, options).write()
     return Built(out, shown, folder.written, folder.kept)

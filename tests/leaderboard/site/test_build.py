@@ -17,6 +17,7 @@ import pytest
 from board_making import OTHER, ROW, World
 from cli_calls import Sftknow
 
+from sftknow_eval.artifacts import locked
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.leaderboard.file_marks import file_marks
 from sftknow_eval.leaderboard.kept_lines import KeptLines
@@ -136,6 +137,14 @@ def test_a_folder_that_is_no_site_is_not_replaced(honest_board: Path, tmp_path: 
     with pytest.raises(SettingsError, match="not a site built by"):
         build(honest_board, tmp_path / "site")
     assert precious.read_text() == "years of work"
+
+
+def test_two_builds_of_one_site_are_refused(honest_board: Path, tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / ".site.cache"),
+        pytest.raises(SettingsError, match="Another run is writing"),
+    ):
+        build(honest_board, tmp_path / "site")
 
 
 def test_a_build_that_fails_leaves_the_site_as_it_was(
