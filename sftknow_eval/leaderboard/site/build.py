@@ -21,7 +21,7 @@ from sftknow_eval import __version__
 from sftknow_eval.artifacts import digest, locked
 from sftknow_eval.leaderboard.ranking import board as ranked_board
 from sftknow_eval.leaderboard.rows import Board, RankingTable, Row
-from sftknow_eval.leaderboard.site import exports, pages
+from sftknow_eval.leaderboard.site import exports, pages, pairs
 from sftknow_eval.leaderboard.site.files import SiteFolder
 from sftknow_eval.leaderboard.site.names import (
     board_page,
@@ -135,21 +135,21 @@ class _Site:
 
     def _plain(self) -> Iterator[tuple[str, Any, Any]]:
         board, view = self._board, self._pages
-        pairs = []
+        made_ahead = []
         texts = {id(table): exports.table_text(table, self._texts) for table in board.tables}
         whole = digest([*texts.values(), exports.board_text(board, (), {})])
         for table in board.tables:
             siblings = [other for other in board.tables if _same_base(other, table)]
-            ahead = pages.pairs_of(table)
-            pairs += ahead
+            ahead = pairs.pairs_of(table)
+            made_ahead += ahead
             seen = digest([texts[id(other)] for other in siblings])
             yield board_page(table), seen, view.board(table, siblings, board, ahead)
             yield from self._exports(pages.exports_of(table), [table], whole)
-        for pair in pairs:
+        for pair in made_ahead:
             key = [self._keys[row.id] for row in (pair.first, pair.second)]
             yield pair.href, [key, pair.first.title, pair.second.title], view.pair(pair, board)
         yield "index.html", whole, view.index(board)
-        yield "compare.html", whole, view.compare(board, pairs)
+        yield "compare.html", whole, view.compare(board, made_ahead)
         for name, make in view.texts(board):
             yield name, whole, make
         names = ("exports/board.csv", "exports/board.json")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from sftknow_eval.artifacts import digest
 from sftknow_eval.leaderboard.base_store import BaseStore
 from sftknow_eval.leaderboard.columns import COLUMNS
 from sftknow_eval.leaderboard.rows import Board, RankingTable, Row
@@ -25,7 +23,7 @@ from sftknow_eval.leaderboard.site.names import (
     title_in,
 )
 from sftknow_eval.leaderboard.site.outcomes import RowFacts, has_answers, row_facts
-from sftknow_eval.leaderboard.site.pairs import counts, differences, useful_pairs
+from sftknow_eval.leaderboard.site.pairs import Pair, counts, differences
 from sftknow_eval.leaderboard.site.questions import QUESTIONS
 from sftknow_eval.leaderboard.site.row_page import row_context
 from sftknow_eval.pages.bundle import CHART_SCRIPTS, Asset, theme
@@ -39,26 +37,6 @@ VENDORED_SCRIPTS = (*CHART_SCRIPTS, "datatables.js", "theme.js")
 _OWN = ("site.css", "board.js", "compare.js")
 
 Make = Callable[[], str]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pair:
-    """Two rows of a table whose comparison is a page of its own."""
-
-    table: RankingTable
-    first: Row
-    second: Row
-
-    @property
-    def href(self) -> str:
-        """Return the place of the page."""
-        name = digest([table_slug(self.table), self.first.id, self.second.id])[:20]
-        return f"compare/{name}.html"
-
-
-def pairs_of(table: RankingTable) -> list[Pair]:
-    """Return the comparisons of a table that are made ahead."""
-    return [Pair(table, first, second) for first, second in useful_pairs(table)]
 
 
 def exports_of(table: RankingTable) -> tuple[str, str]:

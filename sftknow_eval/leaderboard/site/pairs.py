@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
+from sftknow_eval.artifacts import digest
 from sftknow_eval.leaderboard.base_store import BaseStore
 from sftknow_eval.leaderboard.rows import RankingTable, Row
+from sftknow_eval.leaderboard.site.names import table_slug
 from sftknow_eval.leaderboard.site.outcomes import RowFacts, shown
 from sftknow_eval.mastery.table import N_STRATA
 
@@ -114,3 +116,23 @@ def _count(label: str, a: np.ndarray, b: np.ndarray) -> Counts:
     neither = len(a) - both - first - second
     p = float(binomtest(first, first + second).pvalue) if first + second else None
     return Counts(label, both, first, second, neither, p)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """Two rows of a table whose comparison is a page of its own."""
+
+    table: RankingTable
+    first: Row
+    second: Row
+
+    @property
+    def href(self) -> str:
+        """Return the place of the page."""
+        name = digest([table_slug(self.table), self.first.id, self.second.id])[:20]
+        return f"compare/{name}.html"
+
+
+def pairs_of(table: RankingTable) -> list[Pair]:
+    """Return the comparisons of a table that are made ahead."""
+    return [Pair(table, first, second) for first, second in useful_pairs(table)]

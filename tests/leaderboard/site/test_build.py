@@ -153,12 +153,12 @@ def test_a_build_that_fails_leaves_the_site_as_it_was(
     site = tmp_path / "site"
     build(board_copy, site)
     before = (site / "site.json").read_bytes()
-    from sftknow_eval.leaderboard.site import pages
+    from sftknow_eval.leaderboard.site import pairs
 
     def broken(*_: object) -> list:
         raise RuntimeError("stopped")
 
-    monkeypatch.setattr(pages, "pairs_of", broken)
+    monkeypatch.setattr(pairs, "pairs_of", broken)
     with pytest.raises(RuntimeError):
         build(board_copy, site)
     assert (site / "site.json").read_bytes() == before
