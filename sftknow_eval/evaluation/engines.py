@@ -38,12 +38,14 @@ def start_engine(
     Raises:
         ModelError: it cannot be started; the message has the engine's own words.
     """
+    import torch
     from lm_eval.api.registry import get_model
 
     defaults = _vllm_defaults(model_args) if backend == "vllm" else _hf_defaults()
     arguments = {**defaults, **model_args}
     if batch_size:
         arguments["batch_size"] = batch_size
+    set_threads = torch.set_num_threads
     try:
         return get_model(registered or backend).create_from_arg_obj(arguments)
     except SftknowError:
@@ -53,6 +55,8 @@ def start_engine(
         raise ModelError(
             f"lm-eval's model '{backend}' could not be started with {arguments}: {words}"
         ) from error
+    finally:
+        torch.set_num_threads = set_threads  # vLLM on the CPU replaces it by one that does nothing
 
 
 def _hf_defaults() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from on_load_pairs import PROMPTS, damaged, finetuned, greedy
 from safetensors.torch import load_file
 
@@ -187,6 +188,8 @@ def test_a_tied_head_through_vllms_own_interface(
     from sftknow_eval.restoration import vllm_worker
     from sftknow_eval.vllm_support import import_vllm
 
+    # A CPU engine replaces it by one that does nothing: other tests need it back.
+    monkeypatch.setattr(torch, "set_num_threads", torch.set_num_threads)
     engine.close()  # a process holds one engine at a time
     base = tied(random_model, tmp_path / "base")
     tuned = finetuned(base, tmp_path / "tuned")
