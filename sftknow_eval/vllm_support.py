@@ -65,6 +65,18 @@ def prepare_environment() -> None:
     _let_vllm_look_at_llvmlite()
 
 
+@contextlib.contextmanager
+def keeping_set_num_threads() -> Iterator[None]:
+    """Put back what an engine on the CPU replaces by a function without effect as it starts."""
+    import torch
+
+    set_threads = torch.set_num_threads
+    try:
+        yield
+    finally:
+        torch.set_num_threads = set_threads
+
+
 def _let_vllm_look_at_llvmlite() -> None:
     """Let vLLM start an engine on the CPU where numba was imported before.
 

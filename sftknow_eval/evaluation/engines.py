@@ -14,7 +14,11 @@ from typing import Any
 from sftknow_eval.errors import ModelError, SftknowError
 from sftknow_eval.mastery.backends import Backend
 from sftknow_eval.models import locate_model
-from sftknow_eval.vllm_support import answering_for_vllm, is_cpu_build
+from sftknow_eval.vllm_support import (
+    answering_for_vllm,
+    is_cpu_build,
+    keeping_set_num_threads,
+)
 
 _HF_BATCH = 32
 _NEW_TOKENS = 16
@@ -38,16 +42,15 @@ def start_engine(
     Raises:
         ModelError: it cannot be started; the message has the engine's own words.
     """
-    import torch
     from lm_eval.api.registry import get_model
 
     defaults = _vllm_defaults(model_args) if backend == "vllm" else _hf_defaults()
     arguments = {**defaults, **model_args}
     if batch_size:
         arguments["batch_size"] = batch_size
-    set_threads = torch.set_num_threads
     try:
-        return get_model(registered or backend).create_from_arg_obj(arguments)
+        with keeping_set_num_threads():
+            return get_model(registered or backend).create_from_arg_obj(arguments)
     except SftknowError:
         raise
     except Exception as error:
@@ -55,8 +58,6 @@ def start_engine(
         raise ModelError(
             f"lm-eval's model '{backend}' could not be started with {arguments}: {words}"
         ) from error
-    finally:
-        torch.set_num_threads = set_threads  # vLLM on the CPU replaces it by one that does nothing
 
 
 def _hf_defaults() -> dict[str, Any]:

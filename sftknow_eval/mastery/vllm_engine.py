@@ -153,7 +153,6 @@ def start_engine(
         MissingDependency: vLLM is not installed.
     """
     check_arguments(arguments)
-    import torch
     from vllm import LLM
     from vllm.platforms import current_platform
 
@@ -161,12 +160,12 @@ def start_engine(
     on_cpu = bool(current_platform.is_cpu())
     added = cpu_defaults(folder, arguments, max_tokens) if on_cpu else {}
     logger.info("Starting vLLM with %s", added | arguments)
-    set_threads = torch.set_num_threads
     guard = ProcessGuard()
     with guard.marking(), _engine_log() as log, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch, about vLLM's own code
         try:
-            return LLM(str(folder), **added, **arguments), guard
+            with vllm_support.keeping_set_num_threads():
+                return LLM(str(folder), **added, **arguments), guard
         except BaseException as error:
             _clean_up()
             guard.close()
@@ -176,8 +175,6 @@ def start_engine(
             raise ModelError(
                 f"vLLM could not start an engine for '{model}'. {cause} {_remedy(cause)}"
             ) from error
-        finally:
-            torch.set_num_threads = set_threads  # a CPU engine replaces it by one that does nothing
 
 
 def close_engine(llm: Any, guard: ProcessGuard) -> None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lm_eval.api.registry import register_model
 
 from sftknow_eval.errors import CheckpointError, SettingsError
 from sftknow_eval.models import locate_model
 from sftknow_eval.restoration.ended import EndedEngine
 from sftknow_eval.restoration.on_load import Choice, LoadReport
-from sftknow_eval.vllm_support import answering_for_vllm, prepare_environment
+from sftknow_eval.vllm_support import (
+    answering_for_vllm,
+    keeping_set_num_threads,
+    prepare_environment,
+)
 
 with answering_for_vllm():
     from lm_eval.models.vllm_causallms import VLLM
@@ -52,8 +55,7 @@ class RestoredVLLM(VLLM):  # type: ignore[misc]
         self._choice = choice.settled(pretrained, revision)
         prepare_environment()  # again, as ranking the elements has imported numba
         extra = dict(kwargs.pop("model_loader_extra_config", None) or {})
-        set_threads = torch.set_num_threads
-        try:
+        with keeping_set_num_threads():
             super().__init__(
                 pretrained=pretrained,
                 load_format="sftknow",
@@ -61,9 +63,6 @@ class RestoredVLLM(VLLM):  # type: ignore[misc]
                 worker_extension_cls=_EXTENSION,
                 **kwargs,
             )
-        finally:
-            # A CPU engine in this process replaces it by one that does nothing.
-            torch.set_num_threads = set_threads
         self._reports = [_report(found) for found in self.model.collective_rpc("sftknow_report")]
         self._check_workers()
 
