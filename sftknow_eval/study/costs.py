@@ -19,9 +19,11 @@ WORK = {
     "sweep": "generation",
     "layers": "generation",
     "restored": "generation",
+    "interpolation-curve": "generation",
     "tokens": "generation",
     "other-task": "generation",
     "weights": "weight passes",
+    "interpolate": "weight passes",
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import gc
 import importlib
 import json
 import logging
@@ -52,10 +53,14 @@ def main(arguments: list[str]) -> None:
     fcntl.flock(held, fcntl.LOCK_SH)
     channel = _Channel(socket.socket(fileno=descriptor))
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    in_steps = 0.0
+    in_steps, known = 0.0, set()
     while True:
-        end = _do(channel.jobs.get(), root, channel)
+        job = channel.jobs.get()
+        end = _do(job, root, channel)
         in_steps += end["cpu_seconds"]
+        if job["kind"] not in known:
+            known.add(job["kind"])
+            _set_libraries_aside()
         channel.send(end | {"own_cpu_seconds": _cpu_seconds() - in_steps})
 
 
@@ -93,6 +98,15 @@ def _import_for(kinds: list[str]) -> None:
         for module in _MODULES.get(kind, ()):
             with contextlib.suppress(ImportError):  # said when the step itself wants it
                 importlib.import_module(module)
+
+
+def _set_libraries_aside() -> None:
+    """Spare the garbage collector the millions of objects that imported libraries keep for good.
+
+    Engines and trainers collect garbage whenever a model is let go, and each time took 0.2 s.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _cpu_seconds() -> float:
