@@ -62,7 +62,11 @@ def blended_loading(blender: Callable[[Any], Blender]) -> Iterator[list[Any]]:
 
     # transformers has no hook for this. Should a release call another function, nothing is
     # restored, and `finish` says so.
-    with mock.patch.object(modeling_utils, "convert_and_load_state_dict_in_model", load):
+    with (
+        # One tensor at a time is restored: threads that read ahead would wait for each other.
+        mock.patch.dict(os.environ, {"HF_DEACTIVATE_ASYNC_LOAD": "1"}),
+        mock.patch.object(modeling_utils, "convert_and_load_state_dict_in_model", load),
+    ):
         yield settings
 
 
