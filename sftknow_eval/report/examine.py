@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sftknow_eval.artifacts import read_json, write_json
+from sftknow_eval.errors import SettingsError
 from sftknow_eval.models import locate_model, weight_fingerprint
 from sftknow_eval.report.asked import Asked, Material, selection
 from sftknow_eval.report.base_of import Base, is_adapter
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 PARTS = ("tokens", "weights", "restoration")
 Progress = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,30 @@ class Examined:
     restoration: Part[Restoration]
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A fine-tune under examination.
+
+    Attributes:
+        name: as given; an adapter is read by it where weights are compared.
+        model: the whole model, which is asked.
+        folder: where its parts are kept.
+        inputs: what decides each part.
+    """
+
+    base: Base
+    name: str
+    model: str
+    label: str
+    folder: Path
+    inputs: Mapping[str, Mapping[str, Any]]
+    progress: Progress
+
+    def say(self, what: str) -> None:
+        """Tell what is done now."""
+        self.progress(f"{self.label}: {what}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
     """What all fine-tunes of a report are examined by.
@@ -87,151 +113,122 @@ class Examination:
             SftknowError: the models cannot be asked. What else fails is missing in the report.
         """
         located = locate_model(name)
-        nature = "LoRA adapter" if is_adapter(located) else "full fine-tune"
-        inputs = {
-            **{"base": base.fingerprint, "finetuned": weight_fingerprint(located)},
+        inputs = self._inputs(base, weight_fingerprint(located))
+        wanted = [part for part in inputs if part not in self.without]
+        done = all(is_finished(folder / part, inputs[part]) for part in wanted)
+        # An adapter is only merged where something is left to measure.
+        merged = nullcontext(name) if done else whole_model(base, name, folder / "merged")
+        with merged as model:
+            case = _Case(base, name, model, label, folder, inputs, progress)
+            return Examined(
+                name=name,
+                label=label,
+                nature="LoRA adapter" if is_adapter(located) else "full fine-tune",
+                base=base,
+                knowledge=self._knowledge(case),
+                tokens=self._part(case, "tokens", self._measure_tokens, _read_tokens),
+                weights=self._part(case, "weights", _measure_weights, _read_weights),
+                restoration=self._part(case, "restoration", self._sweep, self._read_restoration),
+            )
+
+    def _inputs(self, base: Base, finetuned: str) -> dict[str, dict[str, Any]]:
+        """Return what decides each part."""
+        pair = {"base": base.fingerprint, "finetuned": finetuned}
+        asked = {
+            **pair,
             **{"table": self.material.table.meta.fingerprint, "split": self.asked.split},
             **{"quick": self.asked.quick, "style": self.asked.style, "data": self.material.data},
             **{"backend": self.asked.backend, "engine_args": dict(self.asked.engine_args)},
         }
-        wanted = [folder / part for part in ("evaluation", *PARTS) if part not in self.without]
-        done = all(is_finished(part, self._inputs_of(part.name, inputs)) for part in wanted)
-        # An adapter is only merged where something is left to measure.
-        merged = nullcontext(name) if done else whole_model(base, name, folder / "merged")
-        with merged as model:
-            return Examined(
-                name=name,
-                label=label,
-                nature=nature,
-                base=base,
-                knowledge=self._knowledge(base, model, folder, inputs, progress, label),
-                tokens=self._tokens(base, model, folder, inputs, progress, label),
-                weights=self._weights(base, name, folder, inputs, progress, label),
-                restoration=self._restoration(base, model, folder, inputs, progress, label),
-            )
+        swept = {**asked, "ratios": sorted(self.ratios)}
+        return {"evaluation": asked, "tokens": asked, "weights": pair, "restoration": swept}
 
-    def _inputs_of(self, part: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what decides one part."""
-        if part == "weights":
-            return {key: inputs[key] for key in ("base", "finetuned")}
-        return {**inputs, "ratios": sorted(self.ratios)} if part == "restoration" else {**inputs}
-
-    def _knowledge(
-        self,
-        base: Base,
-        model: str,
-        folder: Path,
-        inputs: Mapping[str, Any],
-        progress: Progress,
-        label: str,
-    ) -> Knowledge:
+    def _knowledge(self, case: _Case) -> Knowledge:
         def make(out: Path) -> None:
-            progress(f"{label}: asking the facts")
-            ask(self.asked, base, model, self.material, self.panels.get(self.asked.split), out)
+            case.say("asking the facts")
+            panel = self.panels.get(self.asked.split)
+            ask(self.asked, case.base, case.model, self.material, panel, out)
 
-        part = kept_part(folder / "evaluation", inputs, make, read_knowledge, required=True)
+        place = case.folder / "evaluation"
+        part = kept_part(place, case.inputs["evaluation"], make, read_knowledge, required=True)
         assert part.value is not None, "a required part is there or was an error"
         return part.value
 
-    def _left_out(self, part: str) -> str | None:
-        return f"left out by --without {part}" if part in self.without else None
-
-    def _tokens(
+    def _part(
         self,
-        base: Base,
-        model: str,
-        folder: Path,
-        inputs: Mapping[str, Any],
-        progress: Progress,
-        label: str,
-    ) -> Part[dict[str, Any]]:
-        if why := self._left_out("tokens"):
-            return Part(None, why)
-
-        def make(out: Path) -> None:
-            progress(f"{label}: comparing next-token probabilities")
-            self._measure_tokens(base, model, folder, out)
-
+        case: _Case,
+        name: str,
+        measure: Callable[[_Case, Path], None],
+        read: Callable[[Path], T],
+    ) -> Part[T]:
+        if name in self.without:
+            return Part(None, f"left out by --without {name}")
         return kept_part(
-            folder / "tokens", inputs, make, lambda out: dict(read_json(out / "token_drift.json"))
+            case.folder / name, case.inputs[name], lambda out: measure(case, out), read
         )
 
-    def _measure_tokens(self, base: Base, model: str, folder: Path, out: Path) -> None:
+    def _measure_tokens(self, case: _Case, out: Path) -> None:
         from sftknow_eval.evaluation.tokens.measure import token_drift
         from sftknow_eval.evaluation.tokens.request import TokenDriftRequest
 
+        case.say("comparing next-token probabilities")
         split = self.asked.split
         chosen = selection(self.panels.get(split), split, out)
         request = TokenDriftRequest(
-            base=base.name,
-            finetuned=model,
+            base=case.base.name,
+            finetuned=case.model,
             metadata={**self.material.metadata(), **chosen},
-            style=_style_of(folder),
+            style=_style_of(case.folder),
             backend=self.asked.backend,
             engine_args=self.asked.engine_args,
         )
         token_drift(request, out)
 
-    def _weights(
-        self,
-        base: Base,
-        name: str,
-        folder: Path,
-        inputs: Mapping[str, Any],
-        progress: Progress,
-        label: str,
-    ) -> Part[dict[str, Any]]:
-        if why := self._left_out("weights"):
-            return Part(None, why)
+    def _sweep(self, case: _Case, out: Path) -> None:
+        from sftknow_eval.evaluation.run import TASK
+        from sftknow_eval.sweep.request import FactSet, SweepRequest
+        from sftknow_eval.sweep.run import sweep_sets
 
-        def make(out: Path) -> None:
-            progress(f"{label}: comparing weights")
-            write_json(out / "change.json", measure_weights(base, name))
-
-        own = self._inputs_of("weights", inputs)
-        return kept_part(
-            folder / "weights", own, make, lambda out: dict(read_json(out / "change.json"))
+        request = SweepRequest(
+            base=case.base.name,
+            finetuned=case.model,
+            ratios=sorted({0.0, *self.ratios}),
+            tasks=[TASK],
+            metadata={**self.material.metadata(), "style": _style_of(case.folder)},
+            backend=self.asked.backend,
+            engine_args=self.asked.engine_args,
+            batch_size=self.asked.batch_size,
+            num_fewshot=0,
         )
+        sets: dict[str, FactSet] = {
+            name: FactSet(selection(self.panels.get(name), name, out))
+            for name in dict.fromkeys(("dev", self.asked.split))
+        }
+        sweep_sets(request, sets, out, case.say, curves=False)
 
-    def _restoration(
-        self,
-        base: Base,
-        model: str,
-        folder: Path,
-        inputs: Mapping[str, Any],
-        progress: Progress,
-        label: str,
-    ) -> Part[Restoration]:
-        if why := self._left_out("restoration"):
-            return Part(None, why)
+    def _read_restoration(self, folder: Path) -> Restoration:
+        from sftknow_eval.evaluation.facts_file import read_outcomes
+        from sftknow_eval.sweep.choose import choose_ratio
+
         split = self.asked.split
+        names: set[str] = {"dev", split}
+        sweeps = {name: read_json(folder / name / "sweep.json") for name in names}
+        plain = tuple(read_outcomes(folder / split / "ratio-0", "finetuned"))
+        try:
+            choice = choose_ratio(sweeps["dev"])
+        except SettingsError as error:
+            return Restoration(sweeps, None, str(error), plain, ())
+        place = folder / split / f"ratio-{choice.ratio:g}"
+        restored = tuple(read_outcomes(place, "finetuned"))
+        return Restoration(sweeps, choice.ratio, choice.why, plain, restored)
 
-        def make(out: Path) -> None:
-            from sftknow_eval.evaluation.run import TASK
-            from sftknow_eval.sweep.request import FactSet, SweepRequest
-            from sftknow_eval.sweep.run import sweep_sets
 
-            request = SweepRequest(
-                base=base.name,
-                finetuned=model,
-                ratios=sorted({0.0, *self.ratios}),
-                tasks=[TASK],
-                metadata={**self.material.metadata(), "style": _style_of(folder)},
-                backend=self.asked.backend,
-                engine_args=self.asked.engine_args,
-                batch_size=self.asked.batch_size,
-                num_fewshot=0,
-            )
-            sets: dict[str, FactSet] = {
-                name: FactSet(selection(self.panels.get(name), name, out))
-                for name in dict.fromkeys(("dev", split))
-            }
-            sweep_sets(request, sets, out, lambda line: progress(f"{label}: {line}"), curves=False)
+def _read_tokens(folder: Path) -> dict[str, Any]:
+    return dict(read_json(folder / "token_drift.json"))
 
-        wanted = self._inputs_of("restoration", inputs)
-        return kept_part(
-            folder / "restoration", wanted, make, lambda out: _read_restoration(out, split)
-        )
+
+def _read_weights(folder: Path) -> dict[str, Any]:
+    return dict(read_json(folder / "change.json"))
 
 
 def _style_of(folder: Path) -> Style:
@@ -241,35 +238,17 @@ def _style_of(folder: Path) -> Style:
     return check_style(read_knowledge(folder / "evaluation").summary["finetuned"]["style"])
 
 
-def _read_restoration(folder: Path, split: str) -> Restoration:
-    from sftknow_eval.errors import SettingsError
-    from sftknow_eval.evaluation.facts_file import read_outcomes
-    from sftknow_eval.sweep.choose import choose_ratio
-
-    sweeps = {name: read_json(folder / name / "sweep.json") for name in {"dev", split}}
-    plain = tuple(read_outcomes(folder / split / "ratio-0", "finetuned"))
-    try:
-        choice = choose_ratio(sweeps["dev"])
-    except SettingsError as error:
-        return Restoration(sweeps, None, str(error), plain, ())
-    place = folder / split / f"ratio-{choice.ratio:g}"
-    restored = tuple(read_outcomes(place, "finetuned"))
-    return Restoration(sweeps, choice.ratio, choice.why, plain, restored)
-
-
-def measure_weights(base: Base, finetuned: str) -> dict[str, Any]:
-    """Return what `sftknow drift weights` writes into change.json.
-
-    Raises:
-        CheckpointError: the weights cannot be compared.
-    """
+def _measure_weights(case: _Case, out: Path) -> None:
+    """Write what `sftknow drift weights` writes into change.json."""
     from sftknow_eval.drift.change import measure
     from sftknow_eval.drift.report import CURVE_RATIOS, PAPER_RATIOS, report
     from sftknow_eval.restoration.pair import match
     from sftknow_eval.restoration.regions import Region
     from sftknow_eval.restoration.run import ModelName, opened
 
-    with opened(ModelName(base.name), ModelName(finetuned)) as models:
+    case.say("comparing weights")
+    with opened(ModelName(case.base.name), ModelName(case.name)) as models:
         pair = match(*models, Region())
         ratios = sorted({*PAPER_RATIOS, *CURVE_RATIOS})
-        return report(measure(*models, pair.tensors, ratios, statistics=True)).as_json()
+        change = measure(*models, pair.tensors, ratios, statistics=True)
+    write_json(out / "change.json", report(change).as_json())
