@@ -286,16 +286,16 @@ def effects_table(finding: Finding) -> Table:
         rows.append(
             [
                 Cell(effect.what, "" if effect.seeds or effect.value is None else "one draw"),
+                Cell(effect.verdict, tone=_TONES.get(effect.verdict, "")),
                 Cell(size),
                 Cell(_sized(effect.value, effect.unit), note),
                 p_value(effect.p_holm) if effect.margin is None else _BY_MARGIN,
-                Cell(effect.verdict, tone=_TONES.get(effect.verdict, "")),
             ]
         )
     units = {effect.unit for effect in finding.effects} - {""}
     columns = [
-        *(Column("effect", numeric=False), Column("paper"), Column("here"), Column("p (Holm)")),
-        Column("verdict", numeric=False),
+        *(Column("effect", numeric=False), Column("verdict", numeric=False)),
+        *(Column("paper"), Column("here"), Column("p (Holm)")),
     ]
     unit = f" (in {units.pop()})" if units else ""
     return Table(f"effects-{finding.id}", f"{finding.claim}{unit}", columns, rows)
