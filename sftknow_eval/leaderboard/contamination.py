@@ -168,10 +168,10 @@ class StratumZero:
 
 
 def _explanations(store: BaseStore, inside: np.ndarray) -> dict[str, float]:
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     n, right = int(inside.sum()), int(store.knows[inside].sum())
-    limit = 1.0 if right >= n else float(beta.ppf(0.99, right + 1, n - right))
+    limit = 1.0 if right >= n else float(betaincinv(right + 1, n - right, 0.99))
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     for place in np.flatnonzero(inside):
         answers[store.relations[place]][store.answers[place]] += 1
@@ -195,7 +195,7 @@ def stratum_zero_flag(
         zero: what the base and guessing explain.
         others: the share right of other rows of the base, for ID and OOD.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtrc
 
     for domain, label in enumerate(("in-domain", "out-of-domain")):
         n, allowed, why = zero.n[domain], zero.allowed[domain], zero.why[domain]
@@ -207,7 +207,7 @@ def stratum_zero_flag(
             allowed, why = max((allowed, why), (median, "other rows of the base"))
         if most <= allowed * n:
             continue
-        p = float(binom.sf(most - 1, n, allowed))
+        p = float(bdtrc(most - 1, n, allowed))
         if p * 2 * len(right) < LEVEL:
             return Flag(
                 "contamination-stratum-0",

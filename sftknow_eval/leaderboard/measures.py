@@ -9,15 +9,14 @@ Suffixes: S seeds, F facts, G clusters, P facts of a part.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sftknow_eval.evaluation.results import CONFIDENCE
 from sftknow_eval.evaluation.statistics.intervals import enough
+from sftknow_eval.evaluation.statistics.quantiles import t_quantile
 from sftknow_eval.evaluation.statistics.tiers import Difference, differences_over_seeds
 from sftknow_eval.leaderboard.rows import Measure
 from sftknow_eval.mastery.facts import DOMAINS
@@ -232,14 +231,7 @@ def as_measure(difference: Difference) -> Measure:
 
 
 def _seeds_margin(sd: float | None, n_seeds: int) -> float:
-    return 0.0 if sd is None else _t_quantile(n_seeds - 1) * sd / math.sqrt(n_seeds)
-
-
-@functools.lru_cache(maxsize=64)
-def _t_quantile(freedom: int) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return 0.0 if sd is None else t_quantile(n_seeds - 1) * sd / math.sqrt(n_seeds)
 
 
 _Z = 1.959963984540054  # two-sided 95% of the normal law

@@ -12,15 +12,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sftknow_eval.artifacts import read_json, write_json
-from sftknow_eval.drift.change import Change
-from sftknow_eval.drift.scan import Ranking
 from sftknow_eval.errors import CheckpointError, DataError, SettingsError
 from sftknow_eval.restoration.regions import Region
+
+if TYPE_CHECKING:
+    from sftknow_eval.drift.change import Change
+    from sftknow_eval.drift.scan import Ranking
 
 VERSION = 1
 Checksum = str
@@ -129,6 +131,8 @@ class Recipe(_Strict):
     @property
     def ranking(self) -> Ranking:
         """Order, arithmetic and seed."""
+        from sftknow_eval.drift.scan import Ranking
+
         return Ranking(self.order, self.arithmetic, self.seed or 0)
 
     @property

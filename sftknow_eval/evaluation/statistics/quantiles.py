@@ -1,4 +1,7 @@
-"""The quantiles that 95% intervals are made of; SciPy takes a tenth of a millisecond for each."""
+"""The quantiles that 95% intervals are made of.
+
+Of `scipy.special`: the same functions as in `scipy.stats`, which takes half a second to import.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from sftknow_eval.evaluation.results import CONFIDENCE
 @functools.cache
 def normal_quantile() -> float:
     """Return how many standard errors a 95% interval reaches to either side: 1.96."""
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
-    return float(norm.ppf((1 + CONFIDENCE) / 2))
+    return float(ndtri((1 + CONFIDENCE) / 2))
 
 
 @functools.lru_cache(maxsize=4096)
 def t_quantile(freedom: int) -> float:
     """Return the same for Student's t with so many degrees of freedom."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))

@@ -107,13 +107,13 @@ def _welch(
     values_R: np.ndarray, variances_VR: np.ndarray, freedom_VR: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (R) half widths of 95% intervals and (R) p-values; NaN where nothing varies."""
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit
 
     variance_R = variances_VR.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         total_R = variance_R**2 / (variances_VR**2 / freedom_VR).sum(axis=0)
-        p_R = 2 * t.sf(np.abs(values_R) / np.sqrt(variance_R), total_R)
-    return t.ppf((1 + CONFIDENCE) / 2, total_R) * np.sqrt(variance_R), p_R
+        p_R = 2 * stdtr(total_R, -np.abs(values_R) / np.sqrt(variance_R))
+    return stdtrit(total_R, (1 + CONFIDENCE) / 2) * np.sqrt(variance_R), p_R
 
 
 def _over_seeds(values_SF: np.ndarray, weight_F: np.ndarray) -> tuple[float, int]:

@@ -10,18 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 
 from sftknow_eval.artifacts import digest
+from sftknow_eval.evaluation.statistics.significance import mcnemar_p
 from sftknow_eval.leaderboard.base_store import BaseStore
 from sftknow_eval.leaderboard.rows import RankingTable, Row
 from sftknow_eval.leaderboard.site.names import table_slug
 from sftknow_eval.leaderboard.site.outcomes import RowFacts, shown
+from sftknow_eval.mastery.facts import DOMAINS
 from sftknow_eval.mastery.table import N_STRATA
 
 MAX_PAIRS = 6
 MAX_FACTS = 150
-_DOMAINS = ("id", "ood")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def counts(first: RowFacts, second: RowFacts, store: BaseStore) -> Iterator[Coun
     """Yield the counts of each stratum, and of all, for both domains."""
     a, b = majority(first), majority(second)
     domains, asked = np.array(store.domains), first.asked & second.asked
-    for domain in _DOMAINS:
+    for domain in DOMAINS:
         inside = asked & (domains == domain)
         if not inside.any():
             continue
@@ -114,8 +114,7 @@ def differences(first: RowFacts, second: RowFacts, store: BaseStore) -> list[Dif
 def _count(label: str, a: np.ndarray, b: np.ndarray) -> Counts:
     both, first, second = int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum())
     neither = len(a) - both - first - second
-    p = float(binomtest(first, first + second).pvalue) if first + second else None
-    return Counts(label, both, first, second, neither, p)
+    return Counts(label, both, first, second, neither, mcnemar_p(first, second))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
