@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sftknow_eval.drift import kernels
+from sftknow_eval.drift.kept import Kept
 from sftknow_eval.drift.scan import Pair, Ranking, Scan, all_keys, sample, scan
 from sftknow_eval.drift.selection import (
     LARGEST,
-    Counts,
     Cut,
     Intervals,
     estimate,
@@ -27,8 +27,8 @@ from sftknow_eval.drift.selection import (
     search,
     settle,
 )
-from sftknow_eval.drift.spread import Statistics, inside_above, value
-from sftknow_eval.drift.tensors import BLOCK, BlockReader, Compared, Weights, as_float
+from sftknow_eval.drift.spread import Statistics, sum_above, value
+from sftknow_eval.drift.tensors import BLOCK, BlockReader, Compared, Counts, Weights, as_float
 from sftknow_eval.drift.threads import for_each
 
 
@@ -108,26 +108,25 @@ def measure(
     pair = Pair(base, finetuned, tuple(sorted(tensors, key=lambda tensor: tensor.name)))
     wanted = [restored_elements(pair.elements, ratio) for ratio in ratios]
     ranks = sorted({count for count in wanted if count})
-    largest = LARGEST if ranking.order == "random" else kernels.INFINITE
-    drawn = sample(pair, ranking) if ranks else None
-    if drawn is not None and drawn.size:
-        ends = estimate(drawn, pair.elements, ranks, largest)
-    else:
-        ends = dict.fromkeys(ranks, (0, largest))
-    del drawn
+    ends = _first_ends(pair, ranking, ranks)
+    none = nothing(len(pair.tensors))
     while True:
         intervals = Intervals.of(ends, ranking.still)
-        found = scan(
-            *(pair, ranking, intervals), statistics=statistics, threads=threads, progress=progress
-        )
-        settled = {rank: settle(found.tally, intervals, rank) for rank in ranks}
-        cuts = {rank: cut for rank, cut in settled.items() if cut is not None}
-        if len(cuts) == len(ranks):
-            break
+        with Kept(intervals.low.size) as kept:
+            found = scan(
+                *(pair, ranking, intervals, kept),
+                statistics=statistics,
+                threads=threads,
+                progress=progress,
+            )
+            settled = [settle(found.tally, kept, intervals, rank) for rank in ranks]
+            cuts = {cut.wanted: cut for cut in settled if cut is not None}
+            if len(cuts) == len(ranks):
+                chosen = tuple(cuts.get(count, none) for count in wanted)
+                concentration = tuple(_concentration(found, kept, cut) for cut in chosen)
+                break
         exact = search((all_keys(pair, ranking), all_keys(pair, ranking)), ranks)
         ends = {rank: (key, key) for rank, key in zip(ranks, exact, strict=True)}
-    none = nothing(len(pair.tensors))
-    chosen = tuple(cuts.get(count, none) for count in wanted)
     gathered = found.statistics
     return Change(
         *(pair.tensors, ranking, tuple(ratios), chosen),
@@ -138,11 +137,20 @@ def measure(
         inexact=found.inexact,
         whole=gathered.whole() if gathered else None,
         statistics=tuple(gathered.tensors[t] for t in range(len(pair.tensors))) if gathered else (),
-        concentration=tuple(_concentration(found, cut) for cut in chosen),
+        concentration=concentration,
     )
 
 
-def _concentration(found: Scan, cut: Cut) -> float | None:
+def _first_ends(pair: Pair, ranking: Ranking, ranks: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Return for each rank between which keys its key lies, almost surely."""
+    largest = LARGEST if ranking.order == "random" else kernels.INFINITE
+    drawn = sample(pair, ranking) if ranks else np.zeros(0, np.uint32)
+    if drawn.size:
+        return estimate(drawn, pair.elements, ranks, largest)
+    return dict.fromkeys(ranks, (0, largest))
+
+
+def _concentration(found: Scan, kept: Kept, cut: Cut) -> float | None:
     if found.statistics is None:
         return None
     total = found.statistics.whole().total
@@ -151,7 +159,7 @@ def _concentration(found: Scan, cut: Cut) -> float | None:
     j, threshold = found.intervals.of_rank[cut.wanted], cut.threshold
     top = int(found.intervals.high[j])
     held = found.statistics.above(found.spreads, found.intervals, j)
-    held += inside_above(found.tally.inside[j], threshold)
+    held += sum_above(kept.keys(j), threshold)
     at_top = int(found.tally.at_high_TJ[:, j].sum()) if top > threshold else 0
     if at_top:  # the upper end of an interval without elements may be no number
         held += at_top * value(top)

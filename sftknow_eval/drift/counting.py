@@ -195,3 +195,37 @@ def tally(
     for i in range(active.size):
         above[active[i]] += counts[1 + i]
     return largest
+
+
+@compiled
+def histogram(keys: Any, low: int, shift: int, counts: Any) -> None:
+    """Count keys from `low` on in bins of 2**shift; those beyond either end are left out."""
+    for key in keys:
+        place = (np.int64(key) - low) >> shift
+        if 0 <= place < counts.size:
+            counts[place] += 1
+
+
+@compiled
+def count_beyond(
+    keys: Any, tensors: Any, sizes: Any, threshold: int, above: Any, tied: Any
+) -> None:
+    """Count for each tensor the keys above and at a threshold.
+
+    Args:
+        keys: in pieces of one tensor each.
+        tensors: of each piece.
+        sizes: of each piece.
+        threshold: below 2**31.
+        above: for each tensor, added to.
+        tied: for each tensor, added to.
+    """
+    border, first = np.uint32(threshold), 0
+    for i in range(tensors.size):
+        beyond = equal = 0
+        for key in keys[first : first + sizes[i]]:
+            beyond += key > border
+            equal += key == border
+        above[tensors[i]] += beyond
+        tied[tensors[i]] += equal
+        first += sizes[i]

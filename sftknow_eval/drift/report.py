@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from sftknow_eval.drift.change import Change
-from sftknow_eval.drift.selection import Counts
 from sftknow_eval.drift.spread import QUANTILES, Statistics, value
-from sftknow_eval.drift.tensors import Compared
+from sftknow_eval.drift.tensors import Compared, Counts
 
 PAPER_RATIOS = (1.0, 3.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 # Further points of the concentration curve.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from sftknow_eval.drift import counting, kernels
-from sftknow_eval.drift.selection import Counts, Intervals, Keys, Tally, sample_size
+from sftknow_eval.drift.kept import Kept
+from sftknow_eval.drift.selection import Intervals, Tally, sample_size
 from sftknow_eval.drift.spread import BlockSpread, SpreadOfTensors
 from sftknow_eval.drift.tensors import (
     BLOCK,
@@ -18,10 +21,12 @@ from sftknow_eval.drift.tensors import (
     Array,
     BlockReader,
     Compared,
+    Counts,
+    Digests,
+    Keys,
     Weights,
     as_float,
     cast,
-    checksum,
 )
 from sftknow_eval.drift.threads import for_each
 from sftknow_eval.errors import CheckpointError
@@ -143,11 +148,18 @@ class Scanner:
         self.keys = np.empty(kernels.SUB_BLOCK, np.uint32)
         self.found = np.empty(kernels.SUB_BLOCK + 3, np.uint32)
         self.flags = np.empty(kernels.SUB_BLOCK // 64, np.uint64)
-        self.inside = np.empty((intervals.low.size, BLOCK + 1), np.uint32)
+        self.tensor = 0  # of the keys in `inside`
+        self.inside = np.empty((intervals.low.size, 2 * BLOCK + 1), np.uint32)
         self.used = np.zeros(intervals.low.size, np.int64)
-        self.digests: dict[tuple[int, int, int], int] = {}
         self.inexact: set[str] = set()
         self.spread = BlockSpread(intervals)
+
+    def make_room(self, kept: Kept, tensor: int) -> None:
+        """Hand over the keys inside the intervals where a block of a tensor would not fit in."""
+        if tensor != self.tensor or self.used.max(initial=0) > BLOCK:
+            kept.add(self.tensor, self.inside, self.used)
+            self.used[:] = 0
+            self.tensor = tensor
 
 
 @dataclass(frozen=True)
@@ -156,7 +168,7 @@ class Scan:
 
     intervals: Intervals
     tally: Tally
-    changed_T: np.ndarray[tuple[int], np.dtype[np.int64]]
+    changed_T: Counts
     checksums: tuple[tuple[str, ...], tuple[str, ...]]
     inexact: tuple[str, ...]
     statistics: SpreadOfTensors | None
@@ -167,12 +179,22 @@ def scan(
     pair: Pair,
     ranking: Ranking,
     intervals: Intervals,
+    kept: Kept,
     *,
     statistics: bool,
     threads: int | None,
     progress: Callable[[int], None],
 ) -> Scan:
     """Read both sides once and place every key relative to the intervals.
+
+    Args:
+        pair: what to read.
+        ranking: what the keys are.
+        intervals: of keys.
+        kept: receives the keys strictly inside them.
+        statistics: gather them, too.
+        threads: how many.
+        progress: called with the number of elements done.
 
     Raises:
         CheckpointError: a value is not finite, too large for the fine-tune's type, or unreadable.
@@ -181,10 +203,12 @@ def scan(
         SpreadOfTensors([tensor.common for tensor in pair.tensors], BLOCK) if statistics else None
     )
     streams = [ranking.stream(tensor.name) for tensor in pair.tensors]
+    digests = Digests(pair.tensors)
 
-    def work(worker: Scanner, _: int, item: tuple[int, int]) -> None:
-        t, start = item
-        p, s = _read(worker, pair.tensors[t], t, start)
+    def work(worker: Scanner, _: int, block: int) -> None:
+        t = bisect_right(digests.first, block) - 1
+        start = (block - digests.first[t]) * BLOCK
+        p, s = _read(worker, pair.tensors[t], start, digests.of_block[:, block])
         if p.size:
             _place(worker, pair.tensors[t], t, start, p, s)
             if gathered is not None:
@@ -195,7 +219,7 @@ def scan(
     def _place(worker: Scanner, tensor: Compared, t: int, start: int, p: Array, s: Array) -> None:
         if tensor.dtype != tensor.base_dtype:
             _check_cast(worker, tensor, start, p)
-        worker.used[:] = 0
+        worker.make_room(kept, t)
         tally = worker.tally
         largest = counting.tally(
             *(as_float(p), as_float(s), *ranking.codes, streams[t], start),
@@ -206,19 +230,17 @@ def scan(
         )
         if largest >= kernels.INFINITE:
             _check_finite(tensor, start, p, s)
-        for j in np.flatnonzero(worker.used):
-            tally.inside[j].append((t, worker.inside[j, : worker.used[j]].copy()))
 
-    items = [
-        (t, start)
-        for t, tensor in enumerate(pair.tensors)
-        for start in range(0, max(tensor.elements, tensor.base_elements), BLOCK)
-    ]
-    workers = for_each(items, lambda: Scanner(pair, intervals), work, threads)
-    return _merge(pair, ranking, intervals, workers, gathered)
+    blocks = range(digests.of_block.shape[1])
+    workers = for_each(blocks, lambda: Scanner(pair, intervals), work, threads)
+    for worker in workers:
+        kept.add(worker.tensor, worker.inside, worker.used)
+    return _merge(pair, ranking, intervals, workers, digests.of_tensors(), gathered)
 
 
-def _read(worker: Scanner, tensor: Compared, t: int, start: int) -> tuple[Array, Array]:
+def _read(
+    worker: Scanner, tensor: Compared, start: int, digests: NDArray[np.uint64]
+) -> tuple[Array, Array]:
     """Read one block of both sides, note the checksums, and return what both have."""
     sides = []
     for side, (name, dtype, size) in enumerate(
@@ -229,7 +251,7 @@ def _read(worker: Scanner, tensor: Compared, t: int, start: int) -> tuple[Array,
     ):
         values = worker.reader.read(side, name, dtype, start, max(0, min(BLOCK, size - start)))
         if values.size:
-            worker.digests[side, t, start] = xxhash.xxh3_64_intdigest(values.data)
+            digests[side] = xxhash.xxh3_64_intdigest(values.data)
         sides.append(values[: max(0, tensor.common - start)])
     return sides[0], sides[1]
 
@@ -239,27 +261,21 @@ def _merge(
     ranking: Ranking,
     intervals: Intervals,
     workers: Sequence[Scanner],
+    checksums: tuple[tuple[str, ...], tuple[str, ...]],
     statistics: SpreadOfTensors | None,
 ) -> Scan:
     tally = Tally.zero(len(pair.tensors), intervals.low.size)
     changed_T = np.zeros(len(pair.tensors), np.int64)
-    digests: list[list[dict[int, int]]] = [[{} for _ in pair.tensors] for _ in range(2)]
     for worker in workers:
         tally.add(worker.tally)
         changed_T += worker.changed_T1[:, 0]
-        for (side, t, start), digest in worker.digests.items():
-            digests[side][t][start] = digest
     sizes_T = np.array([tensor.common for tensor in pair.tensors], np.int64)
     tally.add_still(intervals, ranking.still, sizes_T - changed_T, changed_T)
-    base, finetuned = (
-        tuple(checksum(blocks[start] for start in sorted(blocks)) for blocks in side)
-        for side in digests
-    )
     return Scan(
         intervals,
         tally,
         changed_T,
-        (base, finetuned),
+        checksums,
         tuple(sorted(set().union(*(worker.inexact for worker in workers)))),
         statistics,
         tuple(worker.spread for worker in workers),

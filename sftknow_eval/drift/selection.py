@@ -13,7 +13,7 @@ restored alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -23,16 +23,12 @@ from numpy.typing import NDArray
 from sftknow_eval.drift import kernels
 from sftknow_eval.drift.counting import SHARED
 from sftknow_eval.drift.intrinsics import BUCKET_SHIFT
-
-Keys = NDArray[np.uint32]
-Counts = NDArray[np.int64]
+from sftknow_eval.drift.kept import Kept
+from sftknow_eval.drift.tensors import Counts, Keys
 
 LARGEST = (1 << 31) - 1  # keys lie below 2**31
-_SAMPLE_FLOOR = 1 << 16
+_SAMPLE_FLOOR, _SAMPLE_CAP = 1 << 16, 1 << 21
 _DEVIATIONS = 4.5
-_AT_A_TIME = 64  # blocks
-
-_Test = Callable[[Keys], NDArray[np.bool_]]
 
 
 def restored_elements(elements: int, ratio: float) -> int:
@@ -46,10 +42,10 @@ def restored_elements(elements: int, ratio: float) -> int:
 def sample_size(elements: int) -> int:
     """Return how many keys to sample.
 
-    A fixed share at first, so that a weight costs the same in models of any size; beyond a
-    billion elements less, so that the sample and what it lets through both stay small.
+    A larger sample lets fewer keys through, whose number falls with its square root: both
+    together cost least at about this power. The cap keeps memory the same in larger models.
     """
-    return max(_SAMPLE_FLOOR, min(elements // 256, int(4 * elements ** (2 / 3))))
+    return max(_SAMPLE_FLOOR, min(int(2 * elements ** (2 / 3)), _SAMPLE_CAP))
 
 
 @dataclass(frozen=True)
@@ -149,13 +145,11 @@ class Tally:
     above_TJ: Counts
     at_low_TJ: Counts
     at_high_TJ: Counts
-    inside: list[list[tuple[int, Keys]]]  # for each interval: (tensor, keys) of its blocks
 
     @classmethod
     def zero(cls, tensors: int, intervals: int) -> Tally:
         """Return a tally of nothing."""
-        above, low, high = (np.zeros((tensors, intervals), np.int64) for _ in range(3))
-        return cls(above, low, high, [[] for _ in range(intervals)])
+        return cls(*(np.zeros((tensors, intervals), np.int64) for _ in range(3)))
 
     def add_still(
         self, intervals: Intervals, still: int, still_T: Counts, changed_T: Counts
@@ -177,8 +171,6 @@ class Tally:
         self.above_TJ += other.above_TJ
         self.at_low_TJ += other.at_low_TJ
         self.at_high_TJ += other.at_high_TJ
-        for mine, theirs in zip(self.inside, other.inside, strict=True):
-            mine.extend(theirs)
 
 
 @dataclass(frozen=True)
@@ -206,27 +198,7 @@ def _quotas(tied_T: Counts, left: int) -> Counts:
     return np.clip(left - before, 0, tied_T)
 
 
-def _largest(keys: Sequence[Keys], rank: int) -> np.uint32:
-    """Return the key at a rank, 1 for the largest."""
-    whole = np.concatenate(keys)
-    whole.partition(whole.size - rank)
-    found: np.uint32 = whole[whole.size - rank]
-    return found
-
-
-def _by_tensor(blocks: Sequence[tuple[int, Keys]], wanted: _Test, tensors: int) -> Counts:
-    """Count the wanted keys of each tensor, some blocks at a time: together they are large."""
-    counts_T = np.zeros(tensors, np.int64)
-    for first in range(0, len(blocks), _AT_A_TIME):
-        some = blocks[first : first + _AT_A_TIME]
-        starts = np.cumsum([0, *(keys.size for _, keys in some[:-1])])
-        chosen = wanted(np.concatenate([keys for _, keys in some]))
-        counts = np.add.reduceat(chosen, starts, dtype=np.int64)
-        np.add.at(counts_T, [t for t, _ in some], counts)
-    return counts_T
-
-
-def settle(tally: Tally, intervals: Intervals, wanted: int) -> Cut | None:
+def settle(tally: Tally, kept: Kept, intervals: Intervals, wanted: int) -> Cut | None:
     """Return the exact cut at a rank, or None if its key lies outside the rank's interval."""
     j = intervals.of_rank[wanted]
     above_T = tally.above_TJ[:, j].copy()
@@ -238,18 +210,16 @@ def settle(tally: Tally, intervals: Intervals, wanted: int) -> Cut | None:
         return Cut(wanted, int(intervals.high[j]), above_T, high_T, _quotas(high_T, left))
     above_T += high_T
     left -= int(high_T.sum())
-    blocks, tensors = tally.inside[j], above_T.size
-    inside = sum(keys.size for _, keys in blocks)
+    low, high, inside = int(intervals.low[j]), int(intervals.high[j]), kept.size(j)
     if left <= inside:
-        threshold = _largest([keys for _, keys in blocks], left)
-        beyond_T = _by_tensor(blocks, lambda keys: keys > threshold, tensors)
-        tied_T = _by_tensor(blocks, lambda keys: keys == threshold, tensors)
+        threshold = kept.at_rank(j, left, low, high)
+        beyond_T, tied_T = kept.beyond(j, threshold, above_T.size)
         left -= int(beyond_T.sum())
-        return Cut(wanted, int(threshold), above_T + beyond_T, tied_T, _quotas(tied_T, left))
-    above_T += _by_tensor(blocks, lambda keys: np.ones(keys.size, np.bool_), tensors)
+        return Cut(wanted, threshold, above_T + beyond_T, tied_T, _quotas(tied_T, left))
+    above_T += kept.beyond(j, low, above_T.size)[0]
     left -= inside
     if left <= low_T.sum():
-        return Cut(wanted, int(intervals.low[j]), above_T, low_T, _quotas(low_T, left))
+        return Cut(wanted, low, above_T, low_T, _quotas(low_T, left))
     return None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from sftknow_eval.drift import kernels
 from sftknow_eval.drift.intrinsics import BUCKET_SHIFT
-from sftknow_eval.drift.selection import Counts, Intervals, Keys
-from sftknow_eval.drift.tensors import Array
+from sftknow_eval.drift.selection import Intervals
+from sftknow_eval.drift.tensors import Array, Counts, Keys
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _BASES = (np.arange(kernels.BUCKETS, dtype=np.uint32) << BUCKET_SHIFT).view(np.float32)
@@ -154,8 +154,13 @@ def _statistics(counts: Counts, lows: Counts, squares: Sequence[tuple[float, flo
     )
 
 
-def inside_above(inside: Sequence[tuple[int, Keys]], threshold: int) -> float:
-    """Return the sum of the kept keys' changes above the threshold."""
-    keys = np.concatenate([keys for _, keys in inside] or [np.zeros(0, np.uint32)])
-    beyond = np.sort(keys[keys > threshold]).view(np.float32)
-    return float(beyond.sum(dtype=np.float64))
+def sum_above(blocks: Iterable[Keys], threshold: int) -> float:
+    """Return the sum of the changes above a threshold, exact whatever the blocks are."""
+    counts, lows = (np.zeros(kernels.BUCKETS, np.int64) for _ in range(2))
+    for keys in blocks:
+        beyond = keys[keys > threshold]
+        buckets, low = beyond >> BUCKET_SHIFT, beyond & np.uint32((1 << BUCKET_SHIFT) - 1)
+        counts += np.bincount(buckets, minlength=kernels.BUCKETS)
+        # Sums of whole numbers below 2**53 are exact in float64.
+        lows += np.bincount(buckets, low, minlength=kernels.BUCKETS).astype(np.int64)
+    return math.fsum(_sums(counts, lows))

@@ -5,8 +5,9 @@ A block is a run of 2**18 elements of one tensor. bfloat16 values are held as ui
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 BLOCK = 1 << 18
 Array = NDArray[Any]
+Keys = NDArray[np.uint32]  # what elements are ranked by, see `kernels`
+Counts = NDArray[np.int64]
 
 # How each safetensors type is held; bfloat16 as its 16 bits.
 HELD_AS: dict[str, np.dtype[Any]] = {
@@ -116,3 +119,29 @@ def tensor_checksum(tensor: NDArray[np.generic]) -> str:
     flat = np.ascontiguousarray(tensor).reshape(-1)
     starts = range(0, flat.size, BLOCK)
     return checksum(xxhash.xxh3_64_intdigest(flat[i : i + BLOCK].data) for i in starts)
+
+
+class Digests:
+    """XXH3 of all blocks of both sides, the tensors' blocks one after the other.
+
+    Attributes:
+        first: number of each tensor's first block.
+        of_block: the digests, a row a side.
+    """
+
+    def __init__(self, tensors: Sequence[Compared]) -> None:
+        self._sizes = [(tensor.base_elements, tensor.elements) for tensor in tensors]
+        blocks = [-(-max(sizes) // BLOCK) for sizes in self._sizes]
+        self.first = [0, *accumulate(blocks)]
+        self.of_block = np.zeros((2, self.first[-1]), np.uint64)
+
+    def of_tensors(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return every tensor's checksum, base and fine-tune."""
+        base, finetuned = (
+            tuple(
+                checksum(row[first : first - (-sizes[side] // BLOCK)].tolist())
+                for first, sizes in zip(self.first, self._sizes, strict=False)
+            )
+            for side, row in enumerate(self.of_block)
+        )
+        return base, finetuned
