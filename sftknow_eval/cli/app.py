@@ -42,7 +42,7 @@ def main() -> None:
     """Run the command; an error that a user can act on is printed and exits with code 2."""
     from sftknow_eval.cli import verbs
 
-    verbs.register(app)
+    verbs.register(app, sys.argv[1] if len(sys.argv) > 1 else None)
     try:
         app()
     except SftknowError as error:

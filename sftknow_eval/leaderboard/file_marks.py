@@ -1,8 +1,8 @@
-"""What recognises a submission's files: digests, kept by what the file system says of the files.
+"""What recognises a submission: the digest of all its files, names and bytes.
 
-As in git's index: a file of the same size, times, and number on the disk holds the same bytes, and
-is not read again. What was changed within two seconds before it was read is not trusted so far: it
-could be changed again within one tick of the file system's clock.
+Every byte is read at every build. What a file system says of a file (size, times) does not prove
+that its bytes are the same, and says something else after a checkout or a restored cache. To read
+and digest a thousand rows, 100 MB, takes a quarter of a second.
 """
 
 from __future__ import annotations
@@ -15,21 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import sftknow_eval
-from sftknow_eval.leaderboard.kept_lines import KeptLines
 
 _LIMIT = 256 << 20
-_RACY_NS = 2_000_000_000
+_PIECE = 1 << 20
 # Rooms in which no number of a board is made.
 _ELSEWHERE = ("cli", "demo", "pages", "report", "study", "sweep", "training", "world")
 
 
-def file_marks(folder: Path, kept: KeptLines, start_ns: int) -> list[str]:
-    """Return the names of all files below a folder, each followed by its digest.
-
-    Args:
-        folder: of a submission.
-        kept: from earlier builds.
-        start_ns: when this build began, in nanoseconds since 1970.
+def folder_digest(folder: Path) -> str:
+    """Return the SHA-256 over the names and bytes of all files below a folder.
 
     Raises:
         ValueError: it holds something else than ordinary files, or a very large one.
@@ -38,42 +32,37 @@ def file_marks(folder: Path, kept: KeptLines, start_ns: int) -> list[str]:
     top = str(folder)
     if stat.S_ISLNK(os.lstat(top).st_mode):
         raise ValueError("a link")
-    key = f"files:{hashlib.sha256(os.fsencode(top)).hexdigest()}"
-    files = sorted(_files(top, ""))
-    # No name holds a zero byte.
-    shown = "\0".join(text for name, *state in files for text in (name, *map(str, state)))
-    held = kept.get(key)
-    if held is not None and held[0] == shown:
-        marks: list[str] = held[1]
-        return marks
-    kept.drop(key)
-    marks = [text for name, *_ in files for text in (name, _digest(f"{top}/{name}"))]
-    if all(max(changed, moved) < start_ns - _RACY_NS for _, _, _, changed, moved in files):
-        kept.put(key, [shown, marks])
-    return marks
+    found = hashlib.sha256()
+    for name in sorted(_files(top, "")):
+        # No name holds a zero byte.
+        found.update(os.fsencode(f"{name}\0") + _digest(f"{top}/{name}"))
+    return found.hexdigest()
 
 
-def _files(folder: str, below: str) -> Iterator[tuple[str, int, int, int, int]]:
-    """Yield name, bytes, number, and times of change of every file, as the file system has it."""
+def _files(folder: str, below: str) -> Iterator[str]:
+    """Yield the name of every file."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            state = entry.stat(follow_symlinks=False)
-            name = below + entry.name
-            if stat.S_ISDIR(state.st_mode):
-                yield from _files(entry.path, f"{name}/")
-            elif stat.S_ISREG(state.st_mode) and state.st_size <= _LIMIT:
-                yield name, state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(entry.path, f"{below}{entry.name}/")
+            elif entry.is_file(follow_symlinks=False):
+                yield below + entry.name
             else:
                 raise ValueError("a link, or no file of a submission")
 
 
-def _digest(path: str) -> str:
+def _digest(path: str) -> bytes:
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as opened:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _LIMIT:
+    try:
+        state = os.fstat(handle)
+        if not stat.S_ISREG(state.st_mode) or state.st_size > _LIMIT:
             raise ValueError("no file of a submission")
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        found = hashlib.sha256()
+        while piece := os.read(handle, _PIECE):
+            found.update(piece)
+        return found.digest()
+    finally:
+        os.close(handle)
 
 
 @functools.lru_cache

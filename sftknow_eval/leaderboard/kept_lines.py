@@ -17,12 +17,13 @@ class KeptLines:
     Args:
         path: of the file; None keeps nothing.
         made_by: what the values depend on besides their keys: those of another are left.
+        fresh: leave all earlier ones.
     """
 
-    def __init__(self, path: Path | None, made_by: str) -> None:
+    def __init__(self, path: Path | None, made_by: str, *, fresh: bool = False) -> None:
         self._path = path
         self._head = f"{_FORMAT} {made_by}"
-        self._before = self._read()
+        self._before = {} if fresh else self._read()
         self._now: dict[str, str] = {}
         self._changed = False
 
@@ -38,10 +39,6 @@ class KeptLines:
         """Keep a value; its key holds no space."""
         self._now[key] = json.dumps(value, separators=(",", ":"))
         self._changed = True
-
-    def drop(self, key: str) -> None:
-        """Keep no value of a key."""
-        self._now.pop(key, None)
 
     def write(self) -> None:
         """Write all values that were read or made in this build, if they are others than before."""

@@ -50,8 +50,11 @@ def _submissions(folder: Path, depth: int = 0) -> Iterator[Path]:
             found = list(entries)
     except OSError:
         return
-    if depth == _DEPTH or (depth and any(map(_is_manifest, found))):
+    manifest = any(map(_is_manifest, found))
+    if depth == _DEPTH or (depth and manifest):
         yield folder
+    if depth == _DEPTH and manifest:
+        return  # whatever lies below is of this submission, and refused if it does not name it
     for entry in found:
         # What begins with a dot a killed run left behind; no site shows it.
         if entry.name.startswith("."):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from sftknow_eval.errors import SubmissionError
-from sftknow_eval.evaluation.statistics.tiers import Difference, tiers
+from sftknow_eval.evaluation.statistics.tiers import tiers
 from sftknow_eval.leaderboard.base_rows import base_rows
 from sftknow_eval.leaderboard.columns import BY_KEY, RANKED
 from sftknow_eval.leaderboard.contamination import StratumZero, stratum_zero_flag
@@ -46,21 +46,23 @@ from sftknow_eval.leaderboard.withdrawn import read_withdrawn
 from sftknow_eval.mastery.table import N_STRATA
 
 FEWEST_SEEDS = 3
+_NOTHING = dict.fromkeys(BY_KEY, Measure(None))
 
 
-def board(root: Path, cache: Path | None = None) -> Board:
+def board(root: Path, cache: Path | None = None, *, fresh: bool = False) -> Board:
     """Return the board of a leaderboard's folder, everything verified.
 
     Args:
         root: with `submissions/` and `mastery/`.
         cache: a folder for verdicts on unchanged submissions, which are not judged again.
+        fresh: judge all again, and keep those verdicts.
 
     Raises:
         SubmissionError: the log of withdrawn rows is malformed.
     """
     root = root.resolve()
     verifier = Verifier(root)
-    with VerdictCache(cache, verifier) as kept:
+    with VerdictCache(cache, verifier, fresh=fresh) as kept:
         alone = {folder: kept.verdict(folder) for folder in submission_folders(root, root)}
         verdicts = with_cross_faults(alone, set())
         withdrawn = read_withdrawn(root)
@@ -107,15 +109,13 @@ class _Rows:
         assert manifest is not None
         asked = seeds[0].asked
         correct = np.stack([seed.correct for seed in seeds])
-        measures = dict.fromkeys(BY_KEY, Measure(None))
-        base_difference: dict[str, Measure] = {}
+        base_difference: Mapping[str, Measure] = {}
         if verdict.status == "recomputed":
             base = manifest.base.id
             make = functools.partial(self._numbers, base, asked, correct, verdict)
-            found, base_difference = self.kept.numbers(folder, make)
-            measures |= found
+            measures, base_difference = self.kept.numbers(folder, make)
         else:
-            measures |= _counted(manifest) | _other_measures(manifest, seeds)
+            measures = _NOTHING | _counted(manifest) | _other_measures(manifest, seeds)
         status = self._status(folder, verdict, manifest)
         return Row(
             id=manifest.row,
@@ -130,6 +130,7 @@ class _Rows:
             base_difference=base_difference,
             asked=asked,
             correct=correct,
+            mark=self.kept.mark(folder),
         )
 
     def _numbers(
@@ -137,7 +138,7 @@ class _Rows:
     ) -> Numbers:
         assert verdict.manifest is not None
         panel, others = self.panel(base, asked), _other_measures(verdict.manifest, verdict.seeds)
-        found = panel.measures(correct) | others
+        found = _NOTHING | panel.measures(correct) | others
         return found, self._base_difference(base, asked, correct, panel)
 
     def _base_difference(
@@ -297,14 +298,15 @@ def _tier_numbers(
     ordered = sorted(rows, key=lambda row: (-(row.measures[column].value or 0.0), row.id))
     by_id = {row.id: row for row in ordered}
 
-    def from_others(first: str, below: Sequence[str]) -> list[Difference]:
-        def make(others: Sequence[str]) -> list[Difference]:
-            return differences(by_id[first].correct, [by_id[n].correct for n in others], mean)
+    def p_values(first: str, below: Sequence[str]) -> list[float | None]:
+        def make(others: Sequence[str]) -> list[float | None]:
+            rows = [by_id[name].correct for name in others]
+            return [found.p for found in differences(by_id[first].correct, rows, mean)]
 
         folders = {name: by_id[name].folder for name in (first, *below)}
-        return kept.differences(column, first, below, folders, make)
+        return kept.p_values(column, first, below, folders, make)
 
-    found = tiers(list(by_id), from_others)
+    found = tiers(list(by_id), p_values)
     return {name: number for number, tier in enumerate(found, 1) for name in tier}
 
 

@@ -69,6 +69,8 @@ class Row:
         base_difference: ID and OOD mean minus the base's, each with its interval.
         asked: positions in the base's store of the facts that were asked; int (facts).
         correct: verdicts on them; bool (seeds, facts). Both empty where there is no evidence.
+        mark: digest of the submission, of its base's store and of the source that judged it;
+            empty where builds keep nothing.
     """
 
     id: str
@@ -86,6 +88,7 @@ class Row:
     base_difference: Mapping[str, Measure] = field(default_factory=dict)
     asked: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     correct: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
+    mark: str = ""
 
     @property
     def ranked(self) -> bool:

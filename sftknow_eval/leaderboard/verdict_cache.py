@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from sftknow_eval.errors import SubmissionError
-from sftknow_eval.evaluation.statistics.tiers import Difference
-from sftknow_eval.leaderboard.file_marks import code_digest, file_marks
+from sftknow_eval.leaderboard.file_marks import code_digest, folder_digest
 from sftknow_eval.leaderboard.kept_lines import KeptLines
 from sftknow_eval.leaderboard.manifest import MANIFEST_NAME, Manifest
 from sftknow_eval.leaderboard.rows import Flag, Measure
@@ -29,17 +27,18 @@ if TYPE_CHECKING:
     from sftknow_eval.leaderboard.verify import Verifier
 
 _NAME = "verdicts.txt"
+# 128 bits of a digest name a row among the pairs of a board.
+_PAIR_MARK = 32
 
-Numbers = tuple[dict[str, Measure], dict[str, Measure]]
+Numbers = tuple[Mapping[str, Measure], Mapping[str, Measure]]
 
 
 class VerdictCache:
     """Asks a verifier only about submissions that changed."""
 
-    def __init__(self, folder: Path | None, verifier: Verifier) -> None:
+    def __init__(self, folder: Path | None, verifier: Verifier, *, fresh: bool = False) -> None:
         self._on = folder is not None
-        self._kept = KeptLines(folder / _NAME if folder else None, code_digest())
-        self._start_ns = time.time_ns()
+        self._kept = KeptLines(folder / _NAME if folder else None, code_digest(), fresh=fresh)
         self._verifier = verifier
         self._held: dict[str, dict[str, Any]] = {}
         self._keys: dict[Path, str] = {}
@@ -84,55 +83,50 @@ class VerdictCache:
             held["numbers"] = [{k: _packed_measure(m) for k, m in part.items()} for part in made]
             self._kept.put(key, held)
             return made
-        first, second = (
-            {name: _restored_measure(held) for name, held in part.items()}
-            for part in held["numbers"]
-        )
+        first, second = map(_KeptMeasures, held["numbers"])
         return first, second
 
-    def differences(
+    def p_values(
         self,
         column: str,
         first: str,
         others: Sequence[str],
         folders: Mapping[str, Path | None],
-        make: Callable[[Sequence[str]], Sequence[Difference]],
-    ) -> list[Difference]:
-        """Return the differences of a row from others; what is known of a pair is not made again.
+        make: Callable[[Sequence[str]], Sequence[float | None]],
+    ) -> list[float | None]:
+        """Return the p-values of a row against others; what is known of a pair is not made again.
 
         Args:
             column: the mean compared.
             first: id of the row.
             others: ids of the others.
             folders: of all of them.
-            make: the differences from the others named.
+            make: the p-values against the others named.
         """
         marks = {
-            name: self._keys.get(folder) if folder else None for name, folder in folders.items()
+            name: self._keys.get(folder, "")[:32] if folder else ""
+            for name, folder in folders.items()
         }
-        if None in marks.values():
+        if "" in marks.values():
             return list(make(others))
         key = f"{column}:{marks[first]}"
         known = self._kept.get(key) or {}
         missing = [other for other in others if marks[other] not in known]
         made = dict(zip(missing, make(missing), strict=True)) if missing else {}
-        found = [made[o] if o in made else Difference(*known[marks[o]]) for o in others]
+        found = [made[other] if other in made else known[marks[other]] for other in others]
         if missing:
-            packed = {
-                marks[o]: known.get(marks[o]) or [d.value, d.low, d.high, d.p, d.over_seeds]
-                for o, d in zip(others, found, strict=True)
-            }
-            self._kept.put(key, packed)
+            self._kept.put(key, {marks[o]: p for o, p in zip(others, found, strict=True)})
         return found
+
+    def mark(self, folder: Path) -> str:
+        """Return what recognises a submission and the source that judged it; empty if unknown."""
+        key = self._keys.get(folder)
+        return f"{code_digest()} {key}" if key else ""
 
     def _key(self, folder: Path) -> str:
         """Return what recognises a submission."""
         path = self._verifier.path(folder)
-        marks = [
-            path,
-            self._info(path.split("/")[-3]),
-            *file_marks(folder, self._kept, self._start_ns),
-        ]
+        marks = [path, self._info(path.split("/")[-3]), folder_digest(folder)]
         return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
     def _info(self, base: str) -> str:
@@ -172,6 +166,22 @@ def _packed_seed(seed: CheckedSeed) -> dict[str, Any]:
         "restored": seed.restored,
         "contaminated": list(seed.contaminated),
     }
+
+
+class _KeptMeasures(Mapping[str, Measure]):
+    """Measures that are unpacked when one is asked for: of most rows few are."""
+
+    def __init__(self, held: dict[str, list[Any]]) -> None:
+        self._held = held
+
+    def __getitem__(self, name: str) -> Measure:
+        return _restored_measure(self._held[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
 
 
 def _packed_measure(found: Measure) -> list[Any]:

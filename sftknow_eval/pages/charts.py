@@ -5,7 +5,6 @@ Colours in a chart are CSS variables of the theme (`palette.var`), which the bro
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Mapping
@@ -14,9 +13,9 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from sftknow_eval.pages.drawings import drawn
 from sftknow_eval.pages.palette import SERIES, var
 
-VEGA_LITE = "6.4"
 _FONT = "system-ui, sans-serif"
 _ROOT = re.compile(r"<svg\b[^>]*>")
 _SIZE = re.compile(r'\b(width|height|viewBox)="([^"]*)"')
@@ -105,14 +104,7 @@ def chart_svg(chart: Any, name: str, title: str, text: str = "") -> Markup:
         title: for screen readers, as its name.
         text: for screen readers, as its description.
     """
-    return _named(_drawn(json.dumps(_spec(chart), sort_keys=True)), name, title, text)
-
-
-@functools.lru_cache(maxsize=256)
-def _drawn(spec: str) -> str:
-    from vl_convert import vegalite_to_svg
-
-    return str(vegalite_to_svg(spec, vl_version=VEGA_LITE))
+    return _named(drawn(json.dumps(_spec(chart), sort_keys=True)), name, title, text)
 
 
 def _named(svg: str, name: str, title: str, text: str) -> Markup:

@@ -13,7 +13,6 @@ from statsmodels.stats.meta_analysis import combine_effects
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.evaluation.results import Share
 from sftknow_eval.evaluation.statistics import (
-    Difference,
     compare_strategies,
     difference_over_seeds,
     differences_over_seeds,
@@ -188,13 +187,12 @@ def test_no_runs_are_refused() -> None:
 
 
 def _apart(*pairs: str) -> object:
-    """Return differences in which the given pairs, such as 'ad', are told apart."""
+    """Return p-values by which the given pairs, such as 'ad', are told apart."""
 
-    def differences(name: str, others: Sequence[str]) -> list[Difference]:
-        p_values = [1e-6 if name + other in pairs else 0.5 for other in others]
-        return [Difference(0.1, 0.0, 0.2, p, True) for p in p_values]
+    def p_values(name: str, others: Sequence[str]) -> list[float]:
+        return [1e-6 if name + other in pairs else 0.5 for other in others]
 
-    return differences
+    return p_values
 
 
 def test_a_tier_ends_before_the_first_that_is_told_apart() -> None:
@@ -207,9 +205,9 @@ def test_a_tier_ends_before_the_first_that_is_told_apart() -> None:
 
 
 def test_tests_of_one_tier_are_adjusted_together() -> None:
-    def differences(name: str, others: Sequence[str]) -> list[Difference]:
-        return [Difference(0.1, 0.0, 0.2, 0.02, True) for _ in others]
+    def p_values(name: str, others: Sequence[str]) -> list[float]:
+        return [0.02 for _ in others]
 
     # Three tests at 0.02 are 0.06 after Holm; a single one is told apart.
-    assert tiers("abcd", differences) == [("a", "b", "c", "d")]
-    assert tiers("ab", differences) == [("a",), ("b",)]
+    assert tiers("abcd", p_values) == [("a", "b", "c", "d")]
+    assert tiers("ab", p_values) == [("a",), ("b",)]

@@ -154,7 +154,7 @@ def compare_strategies(
 
 
 def tiers(
-    names: Sequence[str], differences: Callable[[str, Sequence[str]], Sequence[Difference]]
+    names: Sequence[str], p_values: Callable[[str, Sequence[str]], Sequence[float | None]]
 ) -> list[tuple[str, ...]]:
     """Return the names in tiers: within one, none is told apart from the first.
 
@@ -165,12 +165,12 @@ def tiers(
 
     Args:
         names: best first.
-        differences: of a name from each of the others given.
+        p_values: of the differences of a name from each of the others given.
     """
     left, found = list(names), []
     while left:
         first, below = left[0], left[1:]
-        adjusted = holm([found.p for found in differences(first, below)]) if below else []
+        adjusted = holm(p_values(first, below)) if below else []
         apart = [i for i, p in enumerate(adjusted) if p is not None and p < 1 - CONFIDENCE]
         end = apart[0] + 1 if apart else len(left)
         found.append(tuple(left[:end]))

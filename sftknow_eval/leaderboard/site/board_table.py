@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -48,7 +49,7 @@ class Line:
 
     Attributes:
         place: tier, or a dash.
-        cells: values with their intervals as HTML, in the order of the groups' columns.
+        cells: its values, as `cells` makes them.
         notes: words under the title: what the row is a control for, why it is not ranked.
         tone: `control`, `unranked` or empty.
     """
@@ -78,14 +79,24 @@ def head_label(column: Column, group: Group) -> str:
     return column.label.rsplit(" ", 1)[-1] if group.strata else column.label
 
 
-def lines(table: RankingTable) -> list[Line]:
-    """Return the rows of a table in the order of the board."""
-    heads = [
+def lines(table: RankingTable, cells_of: Mapping[str, str]) -> list[Line]:
+    """Return the rows of a table in the order of the board, with the cells of each by its id."""
+    return [_line(table, row, cells_of[row.id]) for row in table.rows]
+
+
+def cells(row: Row) -> str:
+    """Return a row's values with their intervals as HTML, in the order of the groups' columns."""
+    # Digits of ours only; a board has tens of thousands of cells.
+    return "".join(f"{head}{_cell(key, row)}" for key, head in _heads())
+
+
+@functools.cache
+def _heads() -> list[tuple[str, str]]:
+    return [
         (column.key, '<td class="s">' if group.strata else "<td>")
         for group in groups()
         for column in group.columns
     ]
-    return [_line(table, row, heads) for row in table.rows]
 
 
 def short_table(table: RankingTable, limit: int, root: str = "") -> Table:
@@ -104,12 +115,12 @@ def short_table(table: RankingTable, limit: int, root: str = "") -> Table:
 
 
 def _short(table: RankingTable, row: Row, keys: Sequence[str], root: str) -> list[Cell]:
-    cells = [Cell(title_in(table, row), href=root + row_page(row)), Cell(_place(row))]
-    cells += [Cell(number(key, row.measures[key].value), _between(key, row)) for key in keys]
-    return [*cells, Cell("control" if row.control else STATUS_WORDS[row.status])]
+    found = [Cell(title_in(table, row), href=root + row_page(row)), Cell(_place(row))]
+    found += [Cell(number(key, row.measures[key].value), _between(key, row)) for key in keys]
+    return [*found, Cell("control" if row.control else STATUS_WORDS[row.status])]
 
 
-def _line(table: RankingTable, row: Row, heads: Sequence[tuple[str, str]]) -> Line:
+def _line(table: RankingTable, row: Row, made: str) -> Line:
     notes = [f"Control: {CONTROL_WORDS[row.control]}."] if row.control else []
     if row.not_ranked and not row.control:
         notes.append(f"Not ranked: {'; '.join(row.not_ranked)}.")
@@ -120,8 +131,7 @@ def _line(table: RankingTable, row: Row, heads: Sequence[tuple[str, str]]) -> Li
         href=row_page(row),
         place=_place(row),
         status=STATUS_WORDS[row.status],
-        # Digits of ours only; a board has tens of thousands of cells.
-        cells=Markup("".join(f"{head}{_cell(key, row)}" for key, head in heads)),
+        cells=Markup(made),  # as `cells` makes them
         notes=tuple(notes),
         tone="control" if row.control else "" if row.ranked else "unranked",
     )

@@ -36,8 +36,10 @@ from sftknow_eval.leaderboard.site.outcomes import (
     outcomes_script,
     row_facts,
 )
+from sftknow_eval.leaderboard.site.pieces import RowPieces
 from sftknow_eval.leaderboard.site.row_page import evidence_files
 from sftknow_eval.pages import bundle
+from sftknow_eval.pages.drawings import drawings_kept
 from sftknow_eval.pages.render import ASSET_FOLDER
 
 HERE = Path(__file__).parent
@@ -86,9 +88,16 @@ def build(root: Path, out: Path, options: Options | None = None) -> Built:
     """
     options, out = options or Options(), out.absolute()
     cache = out.with_name(f".{out.name}.cache")
-    with locked(cache), _collecting_nothing(), SiteFolder(out, fresh=options.fresh) as folder:
-        shown = ranked_board(root, cache=None if options.fresh else cache)
-        _Site(folder, shown, options).write()
+    fresh, made_by = options.fresh, digest([_code(), options.dataset, options.address])
+    with (
+        locked(cache),
+        _collecting_nothing(),
+        drawings_kept(cache / "drawings"),
+        SiteFolder(out, fresh=fresh) as folder,
+        RowPieces(cache, made_by, fresh) as pieces,
+    ):
+        shown = ranked_board(root, cache, fresh=fresh)
+        _Site(folder, shown, options, pieces, made_by).write()
     return Built(out, shown, folder.written, folder.kept)
 
 
@@ -107,19 +116,21 @@ def _collecting_nothing() -> Iterator[None]:
 class _Site:
     """Writes the files of one site."""
 
-    def __init__(self, folder: SiteFolder, board: Board, options: Options) -> None:
+    def __init__(
+        self, folder: SiteFolder, board: Board, options: Options, pieces: RowPieces, made_by: str
+    ) -> None:
         self._folder, self._board, self._options = folder, board, options
         self._pages = pages.SitePages()
-        self._code = digest([_code(), options.dataset, options.address])
+        self._code = made_by
         self._tables: dict[str, list[RankingTable]] = defaultdict(list)
         for table in board.tables:
             for row in table.rows:
                 self._tables[row.id].append(table)
         self._lines: dict[int, str] = {}
         self._rows = board.rows()
-        self._texts = {row.id: exports.row_text(row) for row in self._rows.values()}
         self._infos = {name: store.info.model_dump_json() for name, store in board.bases.items()}
-        self._keys = {row.id: self._row_key(row) for row in self._rows.values()}
+        self._pieces = {row.id: pieces.of(row, self._context(row)) for row in self._rows.values()}
+        self._texts = {name: made.text for name, made in self._pieces.items()}
 
     def write(self) -> None:
         """Write everything."""
@@ -143,10 +154,11 @@ class _Site:
             ahead = pairs.pairs_of(table)
             made_ahead += ahead
             seen = digest([texts[id(other)] for other in siblings])
-            yield board_page(table), seen, view.board(table, siblings, board, ahead)
+            cells = {row.id: self._pieces[row.id].cells for row in table.rows}
+            yield board_page(table), seen, view.board(table, cells, siblings, board, ahead)
             yield from self._exports(pages.exports_of(table), [table], whole)
         for pair in made_ahead:
-            key = [self._keys[row.id] for row in (pair.first, pair.second)]
+            key = [self._pieces[row.id].key for row in (pair.first, pair.second)]
             yield pair.href, [key, pair.first.title, pair.second.title], view.pair(pair, board)
         yield "index.html", whole, view.index(board)
         yield "compare.html", whole, view.compare(board, made_ahead)
@@ -154,8 +166,11 @@ class _Site:
             yield name, whole, make
         names = ("exports/board.csv", "exports/board.json")
         yield from self._exports(names, board.tables, whole)
-        records = functools.partial(exports.records_text, self._rows.values())
-        yield "exports/every_eval_ever.json", whole, records
+        yield "exports/every_eval_ever.json", whole, self._records
+
+    def _records(self) -> str:
+        found = (made.record for made in self._pieces.values() if made.record)
+        return "[\n" + ",\n".join(found) + "\n]\n"
 
     def _exports(
         self, names: tuple[str, str], tables: Sequence[RankingTable], key: str
@@ -166,7 +181,8 @@ class _Site:
     def _csv(self, table: RankingTable) -> str:
         # A table stands in its own file and in that of the whole board.
         if id(table) not in self._lines:
-            self._lines[id(table)] = exports.csv_rows(table)
+            tails = {row.id: self._pieces[row.id].csv for row in table.rows}
+            self._lines[id(table)] = exports.csv_rows(table, tails)
         return self._lines[id(table)]
 
     def _assets(self) -> None:
@@ -180,17 +196,14 @@ class _Site:
             name = f"{ASSET_FOLDER}/licences/{path.parent.name}.txt"
             self._folder.text(name, "licence", path.read_text)
 
-    def _row_key(self, row: Row) -> str:
-        # The row's place is left out: it changes with other rows, and stands on the boards.
-        manifest = row.manifest.model_dump_json() if row.manifest else ""
+    def _context(self, row: Row) -> list[str]:
+        """Return what a row's own files are made of besides the submission and its status."""
         tables = self._tables[row.id]
         boards = [text for table in tables for text in (table.regime, table.regime_label)]
-        info = self._infos[tables[0].base]
-        found = "\x1e".join([self._code, self._texts[row.id], manifest, info, *boards])
-        return hashlib.sha256(found.encode()).hexdigest()
+        return [self._infos[tables[0].base], *boards]
 
     def _row(self, row: Row) -> None:
-        key, store = self._keys[row.id], self._board.bases[self._tables[row.id][0].base]
+        key, store = self._pieces[row.id].key, self._board.bases[self._tables[row.id][0].base]
         top = f"rows/{row_slug(row.id)}"
         copied = list(evidence_files(row.manifest)) if row.manifest else []
         made = ["every_eval_ever.json", "eval_results.yaml"] if row.manifest else []
@@ -208,7 +221,7 @@ class _Site:
             return
         for name in copied:
             self._folder.copy(f"{top}/{name}", row.folder / name, key)
-        record = exports.record_text(row)
+        record = f"{self._pieces[row.id].record}\n"
         self._folder.add(f"{top}/every_eval_ever.json", record.encode(), key)
         address = self._options.address
         source = f"{address.rstrip('/')}/{row_page(row)}" if address else None

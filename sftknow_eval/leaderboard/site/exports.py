@@ -9,7 +9,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sftknow_eval import __version__
@@ -32,17 +32,34 @@ def csv_text(tables: Sequence[str]) -> str:
     return target.getvalue() + "".join(tables)
 
 
-def csv_rows(table: RankingTable) -> str:
-    """Return rows as lines of CSV: a value, a lower and an upper bound for every column."""
+def csv_rows(table: RankingTable, tails: Mapping[str, str]) -> str:
+    """Return rows as lines of CSV: a value, a lower and an upper bound for every column.
+
+    Args:
+        table: of the board.
+        tails: the last columns of each row by its id, as `csv_tail` gives them.
+    """
+    return "".join(
+        _csv_line(
+            *(table.version, table.base, table.regime, row.id, row.title, row.status),
+            *(row.control or "", _known(row.tier), _known(row.tier_ood), str(row.pareto)),
+        )
+        + f",{tails[row.id]}\n"
+        for row in table.rows
+    )
+
+
+def csv_tail(row: Row) -> str:
+    """Return the columns of a row's line of CSV in which its place among others has no part."""
+    found = [row.measures[column.key] for column in COLUMNS]
+    numbers = [_known(v) for m in found for v in (m.value, m.low, m.high)]
+    flags = "; ".join(flag.kind for flag in row.flags)
+    return _csv_line("; ".join(row.not_ranked), flags, numbers=numbers)
+
+
+def _csv_line(*texts: str, numbers: Sequence[str] = ()) -> str:
     target = io.StringIO()
-    writer = csv.writer(target, lineterminator="\n")
-    for row in table.rows:
-        facts = [table.version, table.base, table.regime, row.id, row.title, row.status]
-        facts += [row.control or "", _known(row.tier), _known(row.tier_ood), str(row.pareto)]
-        facts += ["; ".join(row.not_ranked), "; ".join(flag.kind for flag in row.flags)]
-        found = [row.measures[column.key] for column in COLUMNS]
-        numbers = [_known(v) for m in found for v in (m.value, m.low, m.high)]
-        writer.writerow([*map(_cell, facts), *numbers])
+    csv.writer(target, lineterminator="").writerow([*map(_cell, texts), *numbers])
     return target.getvalue()
 
 
@@ -215,15 +232,9 @@ def _midnight(day: Any) -> float:
     return datetime.datetime(day.year, day.month, day.day, tzinfo=datetime.UTC).timestamp()
 
 
-def records_text(rows: Iterable[Row]) -> str:
-    """Return rows as a list of records of Every Eval Ever, one a line."""
-    records = (_json(every_eval_ever(row)) for row in rows if row.manifest is not None)
-    return "[\n" + ",\n".join(records) + "\n]\n"
-
-
 def record_text(row: Row) -> str:
-    """Return a row as a file of Every Eval Ever."""
-    return _json(every_eval_ever(row)) + "\n"
+    """Return a row as a record of Every Eval Ever, on one line."""
+    return _json(every_eval_ever(row))
 
 
 def _json(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class SitePages:
     def board(
         self,
         table: RankingTable,
+        cells: Mapping[str, str],
         siblings: Sequence[RankingTable],
         board: Board,
         ahead: Sequence[Pair],
@@ -93,7 +94,7 @@ class SitePages:
                 base_name=board.bases[table.base].info.name,
                 groups=groups,
                 head=board_table.head_label,
-                lines=board_table.lines(table),
+                lines=board_table.lines(table, cells),
                 statuses=sorted({STATUS_WORDS[row.status] for row in table.rows}),
                 figures=figures,
                 pairs=[_pair_link(pair) for pair in ahead],

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,13 +18,14 @@ from cli_calls import Sftknow
 
 from sftknow_eval.artifacts import locked
 from sftknow_eval.errors import SettingsError
-from sftknow_eval.leaderboard.file_marks import file_marks
+from sftknow_eval.leaderboard.file_marks import folder_digest
 from sftknow_eval.leaderboard.kept_lines import KeptLines
 from sftknow_eval.leaderboard.site.build import Built, Options, build
 from sftknow_eval.leaderboard.site.exports import board_text, row_text
 from sftknow_eval.leaderboard.site.names import board_page, row_page, row_slug
 from sftknow_eval.leaderboard.site.publish import parcel
 from sftknow_eval.leaderboard.site.serve import HOST, server
+from sftknow_eval.pages import drawings
 
 Capture = pytest.CaptureFixture[str]
 
@@ -283,29 +283,70 @@ def _contents(site: Path) -> dict[str, bytes]:
     return {str(path.relative_to(site)): path.read_bytes() for path in files}
 
 
-def test_files_that_look_the_same_are_read_again_while_they_are_young(tmp_path: Path) -> None:
-    kept, file = KeptLines(None, ""), tmp_path / "manifest.json"
-    file.write_text("one")
-    stamp = file.stat().st_mtime_ns
-    first = file_marks(tmp_path, kept, stamp)
-    file.write_text("two")
-    os.utime(file, ns=(stamp, stamp))
-    assert file_marks(tmp_path, kept, stamp) != first
+def test_bytes_that_change_behind_size_and_times_are_judged_again(
+    board_copy: Path, tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    build(board_copy, site)
+    path = board_copy / "submissions" / OTHER / "evidence" / "seed-1.parquet"
+    state, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    with path.open("r+b") as same:  # the same file on the disk
+        same.write(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size
+    assert [refused.path for refused in build(board_copy, site).board.refused] == [OTHER]
 
 
-def test_files_that_stay_are_not_read_again_and_changed_ones_are(tmp_path: Path) -> None:
-    cache, file = tmp_path / "cache", tmp_path / "row" / "manifest.json"
-    file.parent.mkdir()
-    file.write_text("one")
-    later = time.time_ns() + 10**10
-    kept = KeptLines(cache, "")
-    first = file_marks(file.parent, kept, later)
-    kept.write()
-    again = KeptLines(cache, "")
-    assert file_marks(file.parent, again, later) == first
-    assert again.get(cache.read_text().splitlines()[1].split(" ")[0]) is not None
-    stamp = file.stat().st_mtime_ns
-    file.write_text("two")  # as long as before, and made to look as old
-    os.utime(file, ns=(stamp, stamp))
-    assert file_marks(file.parent, KeptLines(cache, ""), later) != first
-    assert KeptLines(cache, "other source").get("files") is None
+def test_a_submission_is_recognised_by_the_names_and_bytes_of_its_files(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        (folder / "evidence").mkdir(parents=True)
+        (folder / "manifest.json").write_text("{}")
+        (folder / "evidence" / "seed-0.parquet").write_bytes(b"PAR1")
+    first = folder_digest(one)
+    assert folder_digest(other) == first
+    (other / "evidence" / "seed-0.parquet").rename(other / "evidence" / "seed-1.parquet")
+    assert folder_digest(other) != first
+    (one / "linked").symlink_to(one / "manifest.json")
+    with pytest.raises(ValueError, match="link"):
+        folder_digest(one)
+
+
+def test_what_is_kept_of_rows_gives_the_files_that_are_made_anew(
+    board_copy: Path, tmp_path: Path
+) -> None:
+    site, left = tmp_path / "site", tmp_path / "left"
+    submission = board_copy / "submissions" / OTHER
+    shutil.move(submission, left)
+    build(board_copy, site)
+    shutil.move(left, submission)
+    build(board_copy, site)
+    build(board_copy, tmp_path / "fresh")
+    assert _contents(site) == _contents(tmp_path / "fresh")
+
+
+def test_a_chart_is_not_drawn_twice(
+    board_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    build(board_copy, site)
+    board = next((site / "boards").glob("*.html"))
+    before = board.read_text(encoding="utf-8")
+    assert "<svg" in before
+    shutil.rmtree(site)
+
+    def draws(spec: str) -> str:
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(drawings, "_draw", draws)
+    build(board_copy, site)
+    assert board.read_text(encoding="utf-8") == before
+
+
+def test_values_made_by_other_source_are_not_kept(tmp_path: Path) -> None:
+    first = KeptLines(tmp_path / "cache", "source")
+    first.put("key", [1])
+    first.write()
+    assert KeptLines(tmp_path / "cache", "source").get("key") == [1]
+    assert KeptLines(tmp_path / "cache", "other source").get("key") is None
