@@ -26,6 +26,7 @@ SHARED = 255  # the mark of a bucket that several intervals touch
 _INFINITE = np.uint32(INFINITE)
 _SHIFT = np.uint32(BUCKET_SHIFT)
 _ZERO = np.uint32(0)
+_ONE = np.uint64(1)
 
 
 @compiled
@@ -104,35 +105,38 @@ def gather(keys: Any, flags: Any, found: Any) -> Any:
 
 
 @compiled
-def sift(
-    found: Any,
-    size: int,
-    marked: Any,
-    low: Any,
-    high: Any,
-    above: Any,
-    at_low: Any,
-    at_high: Any,
-    inside: Any,
-    used: Any,
-) -> None:
-    """Count the keys at and just above each interval's ends and keep those strictly inside.
+def sort_in(key: Any, j: Any, low: Any, high: Any, inside: Any, used: Any, counts: Any) -> None:
+    """Keep or count a key that may lie in interval j; see `sift`."""
+    first, last = low[j], high[j]
+    if first < key and key < last:  # most do
+        inside[j, np.uint64(used[j])] = key
+        used[j] += 1
+    else:
+        where = np.uint64(key >= first) + np.uint64(key > first)
+        counts[j, where + np.uint64(key >= last) + np.uint64(key > last)] += 1
 
-    `inside[j, used[j]:]` receives the keys between `low[j]` and `high[j]`, and has room for one
-    more; `above[j]` the number of those above `high[j]` that `place` could not tell from it. A
-    bucket's mark is 1 + j where interval j alone touches it, and `SHARED` where several do.
+
+@compiled
+def sift(
+    found: Any, size: int, marked: Any, low: Any, high: Any, inside: Any, used: Any, counts: Any
+) -> None:
+    """Place keys relative to the intervals that touch their buckets.
+
+    A bucket's mark is 1 + j where interval j alone touches it, and `SHARED` where several do.
+    `inside[j, used[j]:]` receives the keys strictly between `low[j]` and `high[j]`; `counts[j]`
+    how many lie below both, at `low[j]`, at both, at `high[j]` and above it. Those in buckets
+    above that of `high[j]` are left to `place`.
     """
-    for i in range(size):
+    for i in range(np.uint64(size)):
         key = found[i]
         mark = marked[key >> _SHIFT]
-        first, last = (0, low.size) if mark == SHARED else (np.int64(mark) - 1, np.int64(mark))
-        for j in range(first, last):
-            # Sums instead of branches, which could not be foreseen.
-            above[j] += (key > high[j]) & (bucket(key) == bucket(high[j]))
-            at_high[j] += key == high[j]
-            at_low[j] += (key == low[j]) & (key != high[j])
-            inside[j, used[j]] = key
-            used[j] += (key > low[j]) & (key < high[j])
+        if mark != SHARED:
+            # Unsigned places are used as they are; signed ones might count from the end.
+            sort_in(key, np.uint64(mark) - _ONE, low, high, inside, used, counts)
+            continue
+        for j in range(np.uint64(low.size)):
+            if bucket(key) <= bucket(high[j]):
+                sort_in(key, j, low, high, inside, used, counts)
 
 
 @compiled
@@ -161,12 +165,14 @@ def tally(
     """Place one block's keys relative to every interval; return the largest change's bits.
 
     `above[j]` counts keys beyond `high[j]` of the `active` intervals, which `groups` lays out
-    as `place` wants them; `at_low`, `at_high`, `inside` are `sift`'s; `changed[0]` counts
-    elements with a change above zero. Once a change is no number, nothing is counted any more.
+    as `place` wants them; `at_low` and `at_high` those at its ends, of one that is a single key
+    at its high end; `inside` and `used` are `sift`'s; `changed[0]` counts elements with a change
+    above zero. Once a change is no number, nothing is counted any more.
     """
     largest = _ZERO
     alone = order == TOP and arithmetic == FLOAT32
     counts = np.zeros(active.size + 1, np.int64)
+    near = np.zeros((low.size, 5), np.int64)
     for first in range(0, s.size, SUB_BLOCK):
         last = min(s.size, first + SUB_BLOCK)
         x, y, block = p[first:last], s[first:last], keys[: last - first]
@@ -188,12 +194,16 @@ def tally(
         if order == BOTTOM:
             changed[0] += count_moved(block, still_key(order))
         size = gather(block, flags, found)
-        sift(found, size, marked, low, high, above, at_low, at_high, inside, used)
+        sift(found, size, marked, low, high, inside, used, near)
     if order == TOP:
         # A change that is not zero is at least 2**-149 / 1e-8, far above the first bucket.
         changed[0] += counts[0]
     for i in range(active.size):
         above[active[i]] += counts[1 + i]
+    for j in range(low.size):
+        at_low[j] += near[j, 1]
+        at_high[j] += near[j, 2] + near[j, 3]
+        above[j] += near[j, 4]
     return largest
 
 

@@ -149,7 +149,7 @@ class Scanner:
         self.found = np.empty(kernels.SUB_BLOCK + 3, np.uint32)
         self.flags = np.empty(kernels.SUB_BLOCK // 64, np.uint64)
         self.tensor = 0  # of the keys in `inside`
-        self.inside = np.empty((intervals.low.size, 2 * BLOCK + 1), np.uint32)
+        self.inside = np.empty((intervals.low.size, 2 * BLOCK), np.uint32)
         self.used = np.zeros(intervals.low.size, np.int64)
         self.inexact: set[str] = set()
         self.spread = BlockSpread(intervals)
