@@ -42,7 +42,7 @@ def generate_once(request: Any, sets: Any) -> tuple[float, float, int]:
 
     asked = [FactQuestions(request, chosen.metadata) for chosen in sets.values()]
     ours, theirs, differing = 0.0, 0.0, 0
-    with tempfile.TemporaryDirectory() as folder, LiveEngine(request) as engine:
+    with tempfile.TemporaryDirectory() as folder, LiveEngine(request, Path(folder)) as engine:
         recipes = Choice(base=request.base, ratio=0).recipes(request.finetuned, None, RATIOS)
         for recipe in recipes:
             file = Path(folder, f"{recipe.ratio:g}.json")

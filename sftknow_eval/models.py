@@ -18,6 +18,8 @@ from typing import Any
 from sftknow_eval.artifacts import cache_dir, digest, read_json, write_json
 from sftknow_eval.errors import CheckpointError, ModelError
 
+ADAPTER_CONFIG = "adapter_config.json"
+
 _READ_BYTES = 1 << 22
 _HEADER_LIMIT = 100 << 20
 
@@ -32,6 +34,11 @@ SAFETENSORS_BITS = (
 )
 
 
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder holds an adapter of PEFT and no whole model."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
 def locate_model(name: str, revision: str | None = None) -> Path:
     """Return the local folder of a model: the folder itself, or its hub snapshot.
 
@@ -44,7 +51,7 @@ def locate_model(name: str, revision: str | None = None) -> Path:
     """
     folder = Path(name)
     if folder.is_dir():
-        known = ("config.json", "adapter_config.json")
+        known = ("config.json", ADAPTER_CONFIG)
         if not any((folder / file).is_file() for file in known):
             raise ModelError(
                 f"The folder {folder} is not a model: it has no config.json (nor an "

@@ -21,7 +21,9 @@ _REGION = "Which weights go back"
 
 def sweep(
     base: Annotated[str, typer.Argument(help="The base: local folder or hub id.")],
-    finetuned: Annotated[str, typer.Argument(help="The fine-tune: local folder or hub id.")],
+    finetuned: Annotated[
+        str, typer.Argument(help="The fine-tune, or an adapter: local folder or hub id.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for results, table and curve.")],
     ratios: Annotated[str, typer.Option(help="Percent of the region's weights.")] = _RATIOS,
     tasks: Annotated[

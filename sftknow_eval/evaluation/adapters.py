@@ -14,10 +14,8 @@ from typing import Any
 from sftknow_eval.artifacts import read_json
 from sftknow_eval.errors import DataError, ModelError, OtherBase, SettingsError
 from sftknow_eval.mastery.backends import Backend
-from sftknow_eval.models import locate_model, weight_fingerprint
+from sftknow_eval.models import ADAPTER_CONFIG, is_adapter, locate_model, weight_fingerprint
 from sftknow_eval.record import read_record
-
-CONFIG_NAME = "adapter_config.json"
 
 # The ranks that vLLM reserves memory for.
 _VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -91,14 +89,14 @@ def find_adapter(
         OtherBase: the adapter was made from another base.
     """
     folder = locate_model(finetuned, revision)
-    if not (folder / CONFIG_NAME).is_file() or (folder / "config.json").is_file():
+    if not is_adapter(folder):
         return None
     settings = _settings(folder, finetuned)
     stated, stated_from, expected = _stated(folder, settings)
     if base is None and stated is None:
         raise ModelError(
             f"The adapter '{finetuned}' does not say which base it belongs to: neither its "
-            f"{CONFIG_NAME} (base_model_name_or_path) nor a training record does. Name the base "
+            f"{ADAPTER_CONFIG} (base_model_name_or_path) nor a training record does. Name the base "
             "with --base."
         )
     own_revision = settings.get("revision") if base in (None, stated) else None
@@ -119,12 +117,12 @@ def find_adapter(
 
 def _settings(folder: Path, name: str) -> Mapping[str, Any]:
     try:
-        settings = read_json(folder / CONFIG_NAME)
+        settings = read_json(folder / ADAPTER_CONFIG)
     except DataError as error:
         raise ModelError(f"The adapter '{name}' cannot be read: {error}") from error
     if not isinstance(settings, dict) or not settings.get("peft_type"):
         raise ModelError(
-            f"{folder / CONFIG_NAME} is not the configuration of a PEFT adapter: it has no "
+            f"{folder / ADAPTER_CONFIG} is not the configuration of a PEFT adapter: it has no "
             "'peft_type'. Save the adapter again with save_pretrained."
         )
     return settings
@@ -135,7 +133,7 @@ def _stated(folder: Path, settings: Mapping[str, Any]) -> tuple[str | None, str,
     record = read_record(folder)
     if record:
         return record.base, "training record", record.base_fingerprint
-    return settings.get("base_model_name_or_path") or None, CONFIG_NAME, None
+    return settings.get("base_model_name_or_path") or None, ADAPTER_CONFIG, None
 
 
 def _checked(

@@ -16,13 +16,12 @@ import yaml
 
 from sftknow_eval.artifacts import read_json
 from sftknow_eval.errors import CheckpointError, ModelError, OtherBase, SettingsError
-from sftknow_eval.models import locate_model, weight_fingerprint
+from sftknow_eval.models import ADAPTER_CONFIG, is_adapter, locate_model, weight_fingerprint
 from sftknow_eval.record import read_record
 
 if TYPE_CHECKING:
     from sftknow_eval.restoration.checkpoint import ModelWeights
 
-ADAPTER = "adapter_config.json"
 # Fine-tuning moves weights by a few percent; the median of unrelated models is above 100.
 UNRELATED = 0.75
 
@@ -59,20 +58,15 @@ class Base:
     check: str
 
 
-def is_adapter(folder: Path) -> bool:
-    """Return whether a folder holds an adapter and no whole model."""
-    return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
-
-
 def statements(folder: Path) -> list[Statement]:
     """Return what a model folder states about its base, the surest first."""
     found = []
     if record := read_record(folder):
         found.append(Statement(record.base, "training record", record.base_fingerprint))
-    if (folder / ADAPTER).is_file():
-        name = read_json(folder / ADAPTER).get("base_model_name_or_path")
+    if (folder / ADAPTER_CONFIG).is_file():
+        name = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
         if isinstance(name, str) and name:
-            found.append(Statement(name, ADAPTER))
+            found.append(Statement(name, ADAPTER_CONFIG))
     found += [Statement(name, "model card") for name in _of_card(folder / "README.md")]
     return found
 
@@ -139,7 +133,7 @@ def _agrees(statement: Statement, name: str, fingerprint: str, finetuned: str) -
         wanted = _local_fingerprint(statement.name)
     if wanted == fingerprint:
         return f"its weights are those that the {statement.origin} means"
-    if wanted is None and statement.origin != ADAPTER:
+    if wanted is None and statement.origin != ADAPTER_CONFIG:
         return None
     if wanted is None and Path(statement.name).name.lower() == Path(name).name.lower():
         return f"the {statement.origin} names '{statement.name}', which is not here to compare"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sftknow_eval.artifacts import read_json, write_json
 from sftknow_eval.errors import SettingsError
-from sftknow_eval.models import locate_model, weight_fingerprint
+from sftknow_eval.models import is_adapter, locate_model, weight_fingerprint
 from sftknow_eval.report.asked import Asked, Material, selection
-from sftknow_eval.report.base_of import Base, is_adapter
-from sftknow_eval.report.knowledge import Knowledge, ask, read_knowledge, whole_model
+from sftknow_eval.report.base_of import Base
+from sftknow_eval.report.knowledge import Knowledge, ask, read_knowledge
 from sftknow_eval.report.panel import Panel
 from sftknow_eval.report.parts import Part, is_finished, kept_part
 
@@ -117,7 +117,7 @@ class Examination:
         wanted = [part for part in inputs if part not in self.without]
         done = all(is_finished(folder / part, inputs[part]) for part in wanted)
         # An adapter is only merged where something is left to measure.
-        merged = nullcontext(name) if done else whole_model(base, name, folder / "merged")
+        merged = nullcontext(name) if done else _merged(base, name, folder / "merged")
         with merged as model:
             case = _Case(base, name, model, label, folder, inputs, progress)
             return Examined(
@@ -221,6 +221,13 @@ class Examination:
         place = folder / split / f"ratio-{choice.ratio:g}"
         restored = tuple(read_outcomes(place, "finetuned"))
         return Restoration(sweeps, choice.ratio, choice.why, plain, restored)
+
+
+def _merged(base: Base, name: str, folder: Path) -> AbstractContextManager[str]:
+    from sftknow_eval.restoration.run import ModelName
+    from sftknow_eval.restoration.whole import whole_model
+
+    return whole_model(ModelName(base.name), ModelName(name), folder)
 
 
 def _read_tokens(folder: Path) -> dict[str, Any]:

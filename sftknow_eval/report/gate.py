@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.report.asked import Asked, material_for
 from sftknow_eval.report.base_of import Base, base_of
-from sftknow_eval.report.knowledge import ask, read_knowledge, whole_model
+from sftknow_eval.report.knowledge import ask, read_knowledge
 from sftknow_eval.report.panel import Panel
 from sftknow_eval.report.shares import Lost, lost_share
 
@@ -114,10 +114,14 @@ def gate(
         SettingsError: the base knows none of the facts.
         SftknowError: a model, the facts or the table cannot be had or do not belong together.
     """
+    from sftknow_eval.restoration.run import ModelName
+    from sftknow_eval.restoration.whole import whole_model
+
     base = base_of(asked.base, finetuned)
     material = material_for(asked, base.name, base.fingerprint, finetuned)
     panel = material.panel(asked.split, asked.quick) if asked.quick else None
-    with whole_model(base, finetuned, out / "merged") as model:
+    names = ModelName(base.name), ModelName(finetuned)
+    with whole_model(*names, out / "merged") as model:
         ask(asked, base, model, material, panel, out)
     knowledge = read_knowledge(out)
     chosen = [o for o in knowledge.finetuned if not strata or o.stratum in strata]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftknow_eval.artifacts import read_json
-from sftknow_eval.models import locate_model
 from sftknow_eval.report.asked import Asked, Material, selection
-from sftknow_eval.report.base_of import Base, is_adapter
+from sftknow_eval.report.base_of import Base
 from sftknow_eval.report.panel import Panel
 
 if TYPE_CHECKING:
@@ -29,37 +26,6 @@ class Knowledge:
     base: tuple[Outcome, ...]
     finetuned: tuple[Outcome, ...]
     summary: dict[str, Any]
-
-
-@contextlib.contextmanager
-def whole_model(base: Base, finetuned: str, folder: Path) -> Iterator[str]:
-    """Yield a folder or hub id that engines can load: an adapter is merged for the time.
-
-    Args:
-        base: of the adapter.
-        finetuned: folder or hub id.
-        folder: where the merged model is written; it is removed when all went well, and stays
-            for the next try otherwise.
-    """
-    located = locate_model(finetuned)
-    if not is_adapter(located):
-        yield finetuned
-        return
-    import shutil
-
-    from sftknow_eval.drift.scan import Ranking
-    from sftknow_eval.restoration.output import save_checkpoints
-    from sftknow_eval.restoration.pair import match
-    from sftknow_eval.restoration.regions import Region
-    from sftknow_eval.restoration.run import ModelName, make_recipes, opened
-
-    names, region = (ModelName(base.name), ModelName(finetuned)), Region()
-    with opened(*names) as models:
-        pair = match(*models, region)
-        recipes = make_recipes(pair, names, region, [0.0], Ranking())
-        written = save_checkpoints(pair, recipes, folder)
-    yield str(written[0].path)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def ask(

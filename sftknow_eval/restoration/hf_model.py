@@ -22,7 +22,7 @@ from safetensors import safe_open
 from transformers import core_model_loading, modeling_utils
 
 from sftknow_eval.errors import CheckpointError, SettingsError
-from sftknow_eval.models import locate_model
+from sftknow_eval.models import is_adapter, locate_model
 from sftknow_eval.restoration.canary import Expectation, Rows
 from sftknow_eval.restoration.ended import EndedEngine
 from sftknow_eval.restoration.greedy import GreedyHF
@@ -203,7 +203,7 @@ def verified(model: Any, blender: Blender) -> LoadReport:
 
 
 def _refuse_adapter(folder: Path) -> None:
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+    if is_adapter(folder):
         raise SettingsError(
             f"{folder} is an adapter; only whole models are restored while they load. Write the "
             "restored model with 'sftknow restore BASE ADAPTER' and load that."

@@ -15,7 +15,7 @@ from sftknow_eval.drift.change import measure
 from sftknow_eval.drift.scan import Ranking
 from sftknow_eval.drift.tensors import BLOCK, checksum
 from sftknow_eval.drift.threads import for_each
-from sftknow_eval.models import SAFETENSORS_BITS, locate_model
+from sftknow_eval.models import SAFETENSORS_BITS, is_adapter, locate_model
 from sftknow_eval.restoration.checkpoint import Checkpoint, ModelWeights
 from sftknow_eval.restoration.pair import MatchedPair
 from sftknow_eval.restoration.recipe import Recipe, Source, recipes_of
@@ -48,7 +48,7 @@ def opened(base: ModelName, finetuned: ModelName) -> Iterator[tuple[Checkpoint, 
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(Checkpoint.open(locate_model(base.name, base.revision)))
         folder = locate_model(finetuned.name, finetuned.revision)
-        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        if is_adapter(folder):
             from sftknow_eval.restoration.adapter import MergedAdapter
 
             yield first, MergedAdapter(first, folder)

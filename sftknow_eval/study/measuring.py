@@ -106,7 +106,7 @@ def layers(job: Job) -> None:
     places, ranges = job.settings["ranges"], []
     request = _request(job, [100.0])
     questions = FactQuestions(request, {"split": "test"})
-    with quiet_lm_eval(), LiveEngine(request) as engine:
+    with quiet_lm_eval(), LiveEngine(request, job.out / "merged") as engine:
         for number, place in enumerate(places):
             job.progress("ranges", number, len(places))
             folder = job.out / f"layers-{place}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from sftknow_eval.evaluation.engines import start_engine
 from sftknow_eval.restoration.lm_eval_models import make_known
 from sftknow_eval.restoration.on_load import Choice
 from sftknow_eval.restoration.recipe import Recipe
+from sftknow_eval.restoration.run import ModelName
+from sftknow_eval.restoration.whole import whole_model
 from sftknow_eval.sweep.request import SweepRequest
 
 
@@ -19,14 +22,19 @@ class LiveEngine:
 
     Args:
         request: names the pair, the backend and its arguments.
+        scratch: where the merged model of an adapter lies as long as the engine lives.
         progress: told what is done.
     """
 
     def __init__(
-        self, request: SweepRequest, progress: Callable[[str], None] = lambda line: None
+        self,
+        request: SweepRequest,
+        scratch: Path,
+        progress: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._request, self._progress = request, progress
+        self._request, self._scratch, self._progress = request, scratch, progress
         self._model: Any = None
+        self._merged = ExitStack()
 
     @property
     def model(self) -> Any:
@@ -45,16 +53,10 @@ class LiveEngine:
             CheckpointError: the swap failed; the engine is ended then.
             SettingsError: the engine says that it holds another restoration.
         """
-        request = self._request
-        choice = Choice(base=request.base, recipe=str(file))
+        choice = Choice(base=self._request.base, recipe=str(file))
         if self._model is None:
             self._progress(f"{name}: starting the engine")
-            registered = f"sftknow-{request.backend}"
-            make_known(registered)
-            arguments = {"pretrained": request.finetuned, **choice.given(), **request.engine_args}
-            self._model = start_engine(
-                request.backend, arguments, request.batch_size, registered=registered
-            )
+            self._model = self._start(choice)
         else:
             self._progress(f"{name}: swapping weights")
             self._model.restore(choice)
@@ -63,10 +65,23 @@ class LiveEngine:
             raise SettingsError(f"The engine holds another restoration than that of {name}.")
         return record
 
+    def _start(self, choice: Choice) -> Any:
+        request = self._request
+        engine_args = dict(request.engine_args)
+        names = ModelName(request.base), ModelName(request.finetuned, engine_args.get("revision"))
+        model = self._merged.enter_context(whole_model(*names, self._scratch))
+        if model != request.finetuned:
+            engine_args.pop("revision", None)  # the adapter's
+        registered = f"sftknow-{request.backend}"
+        make_known(registered)
+        arguments = {"pretrained": model, **choice.given(), **engine_args}
+        return start_engine(request.backend, arguments, request.batch_size, registered=registered)
+
     def close(self) -> None:
         """Stop the engine, if it was started."""
         if self._model is not None:
             self._model.close()
+        self._merged.close()
 
     def __enter__(self) -> LiveEngine:
         return self

@@ -191,7 +191,8 @@ class _Run:
         self, asked: Sequence[_Set], recipes: Sequence[Recipe], same: Mapping[float, float]
     ) -> None:
         with quiet_lm_eval(), contextlib.ExitStack() as stack:
-            engine = stack.enter_context(LiveEngine(self._request, self._progress))
+            live = LiveEngine(self._request, self._out / "merged", self._progress)
+            engine = stack.enter_context(live)
             others: OtherTasks | None = None
             for recipe in recipes:
                 name = f"{recipe.ratio:g}%"

@@ -10,22 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from sftknow_eval.artifacts import locked
 from sftknow_eval.errors import CheckpointError, SettingsError
 from sftknow_eval.evaluation.facts_file import read_outcomes
-from sftknow_eval.mastery.dataset import open_dataset
-from sftknow_eval.mastery.table import MasteryTable, TableMeta, pack_verdicts
-from sftknow_eval.mastery.templates import load_templates
-from sftknow_eval.models import weight_fingerprint
 from sftknow_eval.restoration.on_load import Choice
 from sftknow_eval.restoration.recipe import Recipe
 from sftknow_eval.sweep.points import same_models, series, task_metrics
-from sftknow_eval.sweep.request import FactSet, SweepRequest
+from sftknow_eval.sweep.request import FactSet
 from sftknow_eval.sweep.run import sweep, sweep_sets
 
 OTHER_TASK = """
@@ -50,48 +43,6 @@ def documents(**_):
 """
 
 
-@pytest.fixture(scope="module")
-def tuned(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fine-tune in which a third of the weights moved, some of them far."""
-    folder = tmp_path_factory.mktemp("sweep") / "tuned"
-    shutil.copytree(random_model, folder)
-    tensors = load_file(random_model / "model.safetensors")
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in sorted(tensors.items()):
-        step = torch.randn(tensor.shape, generator=generator) * tensor.abs() * 3
-        step[torch.rand(tensor.shape, generator=generator) < 2 / 3] = 0
-        tensors[name] = tensor + step
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def mastery(small_data: Path, random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of the small data in which every fact has a few correct samples."""
-    dataset = open_dataset(small_data)
-    facts = dataset.probe_facts()
-    templates = load_templates(dataset.templates_file, dataset.relations.values())
-    verdicts = np.zeros((len(facts), templates.count, 4), bool)
-    for number, row in enumerate(verdicts):
-        row.reshape(-1)[: number % 13] = True
-    meta = TableMeta(
-        base=str(random_model),
-        revision=None,
-        fingerprint=weight_fingerprint(random_model),
-        data=dataset.name,
-        facts_digest="",
-        templates_digest=templates.digest,
-        n_templates=templates.count,
-        samples_per_template=4,
-        temperature=0.7,
-        max_tokens=32,
-        seed=0,
-    )
-    path = tmp_path_factory.mktemp("table") / "mastery.parquet"
-    MasteryTable.build(facts, pack_verdicts(verdicts), meta).write(path)
-    return path
-
-
 @pytest.fixture
 def task_folder(tmp_path: Path) -> Path:
     """A task that is not ours: two choices after a number."""
@@ -100,22 +51,6 @@ def task_folder(tmp_path: Path) -> Path:
     (folder / "letters.yaml").write_text(OTHER_TASK)
     (folder / "letters.py").write_text(OTHER_DOCUMENTS)
     return folder
-
-
-@pytest.fixture
-def request_of(random_model: Path, tuned: Path, small_data: Path, mastery: Path) -> Any:
-    def make(**changes: Any) -> SweepRequest:
-        settings: dict[str, Any] = {
-            "base": str(random_model),
-            "finetuned": str(tuned),
-            "ratios": (0, 10, 100),
-            "tasks": ("sftknow_cbqa",),
-            "metadata": {"mastery": str(mastery), "data": str(small_data), "style": "plain"},
-            "engine_args": {"device": "cpu"},
-        }
-        return SweepRequest(**{**settings, **changes})
-
-    return make
 
 
 def test_every_ratio_is_scored_by_one_engine_on_any_tasks(
