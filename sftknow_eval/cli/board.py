@@ -120,7 +120,8 @@ def submit(
     )
     console = Console(highlight=False)
     folders = make(results, root, declaration, naming, _printer(console))
-    console.print(f"{len(folders)} rows below {root / 'submissions'}, each verified.", markup=False)
+    rows = "1 row" if len(folders) == 1 else f"{len(folders)} rows"
+    console.print(f"{rows} below {root / 'submissions'}, verified.", markup=False, soft_wrap=True)
     console.print(f"Look at them with: sftknow board build --root {root} --out site", markup=False)
 
 
@@ -210,6 +211,8 @@ def reproduce(
     console = Console(highlight=False)
     console.print("This config was submitted and is about to be run:")
     console.print_json(json.dumps(manifest.config.model_dump(mode="json"), ensure_ascii=True))
+    seeds = ", ".join(str(run.seed) for run in manifest.seeds)
+    console.print(f"On {manifest.regime.label}, with the seeds {seeds}.", markup=False)
     if not yes:
         typer.confirm("Run it?", abort=True)
     rerun = Rerun(root=root, row=row, base=base, data=data, out=out, by=by)

@@ -48,9 +48,12 @@ def build(
         return
     console = Console(highlight=False)
     console.print(
-        f"{found['rows']} rows on {found['boards']} boards; {found['refused']} submissions "
-        f"refused. Files: {found['files_made']} made, {found['files_kept']} kept."
+        f"Boards: {found['boards']}. Rows with the boards' own controls: {found['rows']}. Refused: "
+        f"{found['refused']}. Files: {found['files_made']} made, {found['files_kept']} kept.",
+        soft_wrap=True,
     )
+    if found["refused"]:
+        console.print(f"For the reasons: sftknow board verify {root}", markup=False, soft_wrap=True)
     console.print(f"Open {found['index']}", soft_wrap=True)
 
 

@@ -145,10 +145,13 @@ def _examples(kind: str, found: Sequence[Example]) -> Table | None:
 
 
 def _again(manifest: Manifest) -> str:
-    command = ["sftknow", "board", "reproduce", manifest.row]
-    if manifest.track == "checkpoint":
-        command += ["--model", manifest.seeds[0].weights.name]
-    return shlex.join(command)
+    base = manifest.base
+    if manifest.track == "strategy":
+        options = ["--base", base.name, "--by", "NAME", "--out", "rerun"]
+        return shlex.join(["sftknow", "board", "reproduce", manifest.row, *options])
+    table = f"leaderboard/mastery/{base.id}/mastery.parquet"
+    options = ["--base", base.name, "--mastery", table, "--out", "rerun"]
+    return shlex.join(["sftknow", "eval", manifest.seeds[0].weights.name, *options])
 
 
 def evidence_files(manifest: Manifest) -> Iterator[str]:

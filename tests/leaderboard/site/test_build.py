@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import html.parser
+import io
 import json
 import os
+import re
+import shlex
 import shutil
 import threading
 import urllib.error
@@ -67,8 +71,22 @@ def test_every_row_has_a_page_with_its_evidence(built: Built) -> None:
 
 def test_a_row_says_how_it_is_made_again(built: Built) -> None:
     text = (built.site / row_page(built.board.rows()[ROW])).read_text(encoding="utf-8")
-    assert f"sftknow board reproduce {ROW}" in text
-    assert f"sftknow board verify submissions/{ROW}" in text
+    assert f"sftknow board reproduce {ROW} --base " in text
+    assert f"sftknow board verify leaderboard/submissions/{ROW}" in text
+
+
+def test_the_commands_on_a_row_s_page_are_understood(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    row = built.board.rows()[ROW]
+    shutil.copytree(built.board.root, tmp_path / "leaderboard")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))  # nobody says that it shall be run
+    text = (built.site / row_page(row)).read_text(encoding="utf-8")
+    commands = re.findall(r"<pre[^>]*><code>sftknow ([^<]*)</code>", text)
+    done = [Sftknow(monkeypatch, capsys)(*shlex.split(html.unescape(line))) for line in commands]
+    assert [(call.code, "Usage" in call.err) for call in done] == [(0, False), (1, False)]
+    assert "Run it?" in done[1].out + done[1].err
 
 
 def test_the_index_lists_every_file_and_no_other(built: Built) -> None:
