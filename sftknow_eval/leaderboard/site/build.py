@@ -25,6 +25,7 @@ from sftknow_eval.leaderboard.site import exports, pages, pairs
 from sftknow_eval.leaderboard.site.files import SiteFolder
 from sftknow_eval.leaderboard.site.names import (
     board_page,
+    exports_of,
     facts_file,
     outcomes_file,
     row_page,
@@ -156,7 +157,7 @@ class _Site:
             seen = digest([texts[id(other)] for other in siblings])
             cells = {row.id: self._pieces[row.id].cells for row in table.rows}
             yield board_page(table), seen, view.board(table, cells, siblings, board, ahead)
-            yield from self._exports(pages.exports_of(table), [table], whole)
+            yield from self._exports(exports_of(table), [table], whole)
         for pair in made_ahead:
             key = [self._pieces[row.id].key for row in (pair.first, pair.second)]
             yield pair.href, [key, pair.first.title, pair.second.title], view.pair(pair, board)

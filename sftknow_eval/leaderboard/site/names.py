@@ -37,6 +37,12 @@ def board_page(table: RankingTable) -> str:
     return f"boards/{table_slug(table)}.html"
 
 
+def exports_of(table: RankingTable) -> tuple[str, str]:
+    """Return the places of a table's CSV and JSON."""
+    slug = table_slug(table)
+    return f"exports/{slug}.csv", f"exports/{slug}.json"
+
+
 def row_page(row: Row) -> str:
     """Return the place of a row's page."""
     return f"rows/{row_slug(row.id)}/index.html"

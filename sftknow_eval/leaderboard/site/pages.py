@@ -12,10 +12,11 @@ from markupsafe import Markup
 from sftknow_eval.leaderboard.base_store import BaseStore
 from sftknow_eval.leaderboard.columns import COLUMNS
 from sftknow_eval.leaderboard.rows import Board, RankingTable, Row
-from sftknow_eval.leaderboard.site import board_table, charts, exports, paper
+from sftknow_eval.leaderboard.site import board_table, charts, exports, page_tables, paper
 from sftknow_eval.leaderboard.site.names import (
     STATUS_WORDS,
     board_page,
+    exports_of,
     facts_file,
     outcomes_file,
     row_page,
@@ -23,12 +24,11 @@ from sftknow_eval.leaderboard.site.names import (
     title_in,
 )
 from sftknow_eval.leaderboard.site.outcomes import RowFacts, has_answers, row_facts
-from sftknow_eval.leaderboard.site.pairs import Pair, counts, differences
+from sftknow_eval.leaderboard.site.pairs import Pair
 from sftknow_eval.leaderboard.site.questions import QUESTIONS
 from sftknow_eval.leaderboard.site.row_page import row_context
 from sftknow_eval.pages.bundle import CHART_SCRIPTS, Asset, theme
 from sftknow_eval.pages.render import Pages
-from sftknow_eval.pages.tables import MISSING, Cell, Column, Table
 
 HERE = Path(__file__).parent
 FRONT_LIMIT = 25
@@ -37,12 +37,6 @@ VENDORED_SCRIPTS = (*CHART_SCRIPTS, "datatables.js", "theme.js")
 _OWN = ("site.css", "board.js", "compare.js")
 
 Make = Callable[[], str]
-
-
-def exports_of(table: RankingTable) -> tuple[str, str]:
-    """Return the places of a table's CSV and JSON."""
-    slug = table_slug(table)
-    return f"exports/{slug}.csv", f"exports/{slug}.json"
 
 
 class SitePages:
@@ -121,8 +115,8 @@ class SitePages:
                 },
                 first=_row_link(pair.first),
                 second=_row_link(pair.second),
-                counts=_counts_table(first, second, store),
-                differences=_differences_table(pair, first, second, store),
+                counts=page_tables.counts_table(first, second, store),
+                differences=page_tables.differences_table(pair, first, second, store),
             )
 
         return make
@@ -182,8 +176,8 @@ class SitePages:
                 "rules.html",
                 "Rules",
                 here="rules.html",
-                refused=_refused(board),
-                withdrawn=_withdrawn(board),
+                refused=page_tables.refused_table(board),
+                withdrawn=page_tables.withdrawn_table(board),
             ),
         )
         yield (
@@ -205,7 +199,7 @@ class SitePages:
                 "Downloads",
                 here="downloads.html",
                 schema=exports.EVERY_EVAL_EVER,
-                files=_download_table(board),
+                files=page_tables.download_table(board),
             ),
         )
 
@@ -262,71 +256,3 @@ def _pair_link(pair: Pair) -> dict[str, str]:
         "second": title_in(pair.table, pair.second),
     }
     return {"href": pair.href, "board": label, **names}
-
-
-def _counts_table(first: RowFacts, second: RowFacts, store: BaseStore) -> Table:
-    heads = [Column("Facts", False), Column("Both right"), Column("Only the first")]
-    heads += [Column("Only the second"), Column("Neither"), Column("p (McNemar, exact)")]
-    cells = [
-        [
-            Cell(found.label),
-            *(Cell(str(n)) for n in (found.both, found.first, found.second, found.neither)),
-            Cell(
-                MISSING if found.p is None else "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
-            ),
-        ]
-        for found in counts(first, second, store)
-    ]
-    return Table("sums", "Facts by who was right", heads, cells)
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return MISSING
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _differences_table(pair: Pair, first: RowFacts, second: RowFacts, store: BaseStore) -> Table:
-    found = differences(first, second, store)
-    heads = [Column(label, False) for label in ("Question", "Accepted answer", "Stratum")]
-    heads += [Column(pair.first.title, False), Column(pair.second.title, False)]
-    cells = [
-        [
-            Cell(d.question, d.domain),
-            Cell(d.answer),
-            Cell(str(d.stratum)),
-            Cell(d.first or "(nothing)", f"{d.first_hits} seeds right"),
-            Cell(d.second or "(nothing)", f"{d.second_hits} seeds right"),
-        ]
-        for d in found
-    ]
-    caption = f"Facts on which they differ ({len(found)} shown), those the base knew best first"
-    return Table("facts", caption, heads, cells)
-
-
-def _refused(board: Board) -> Table | None:
-    if not board.refused:
-        return None
-    heads = [Column("Submission", False), Column("Why it is not shown", False)]
-    cells = [[Cell(r.path), Cell("; ".join(r.reasons))] for r in board.refused]
-    return Table("refused", "Submissions that are refused", heads, cells)
-
-
-def _withdrawn(board: Board) -> Table | None:
-    if not board.withdrawn:
-        return None
-    heads = [Column(label, False) for label in ("Row", "Date", "Reason", "By")]
-    cells = [[Cell(w.row), Cell(w.date), Cell(w.reason), Cell(w.by)] for w in board.withdrawn]
-    return Table("withdrawn", "The log of withdrawn rows", heads, cells)
-
-
-def _download_table(board: Board) -> Table:
-    heads = [Column(label, False) for label in ("Board", "CSV", "JSON")]
-    cells = []
-    for table in board.tables:
-        label = f"{table.base}, {table.regime_label}"
-        csv, data = exports_of(table)
-        cells.append(
-            [Cell(label, href=board_page(table)), Cell("CSV", href=csv), Cell("JSON", href=data)]
-        )
-    return Table("files", "One board at a time", heads, cells)
