@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ class Scanner:
         self.found = np.empty(kernels.SUB_BLOCK + 3, np.uint32)
         self.flags = np.empty(kernels.SUB_BLOCK // 64, np.uint64)
         self.tensor = 0  # of the keys in `inside`
-        self.inside = np.empty((intervals.low.size, 2 * BLOCK), np.uint32)
+        self.inside = _sparse_rows(intervals.low.size, 2 * BLOCK)
         self.used = np.zeros(intervals.low.size, np.int64)
         self.inexact: set[str] = set()
         self.spread = BlockSpread(intervals)
@@ -160,6 +161,12 @@ class Scanner:
             kept.add(self.tensor, self.inside, self.used)
             self.used[:] = 0
             self.tensor = tensor
+
+
+def _sparse_rows(rows: int, columns: int) -> Keys:
+    """Return rows of which the beginnings will be used: no large pages, which count whole."""
+    memory = mmap.mmap(-1, max(1, 4 * rows * columns), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(memory, np.uint32, rows * columns).reshape(rows, columns)
 
 
 @dataclass(frozen=True)
