@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 
 import typer
-from rich.console import Console
 
 from sftknow_eval import __version__
 from sftknow_eval.errors import SftknowError
@@ -46,6 +45,8 @@ def main() -> None:
     try:
         app()
     except SftknowError as error:
+        from rich.console import Console
+
         # Unwrapped, so that commands and paths in it can be copied.
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(f"Error: {error}", style="red", markup=False)

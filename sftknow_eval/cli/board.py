@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from sftknow_eval.cli import board_site
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import Console
 
     from sftknow_eval.leaderboard.verify import Verdict
 
@@ -93,6 +94,8 @@ def submit(
     ] = True,
 ) -> None:
     """Make submissions from results, verified; asks for what only you can say."""
+    from rich.console import Console
+
     from sftknow_eval.leaderboard.intake import Naming
     from sftknow_eval.leaderboard.intake import submit as make
     from sftknow_eval.leaderboard.submit import Declaration
@@ -170,6 +173,8 @@ def verify(
 
 
 def _show(verdicts: Sequence[Verdict]) -> None:
+    from rich.console import Console
+
     from sftknow_eval.leaderboard.announce import shown
 
     console = Console(highlight=False)
@@ -203,6 +208,8 @@ def reproduce(
 
     Exit code 1 if it does not agree.
     """
+    from rich.console import Console
+
     from sftknow_eval.leaderboard.reproduce import Rerun, row_to_run
     from sftknow_eval.leaderboard.reproduce import reproduce as again
 

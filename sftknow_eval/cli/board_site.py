@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 _SITE = Path("site")
 
@@ -39,6 +38,8 @@ def build(
     Submissions are verified first; refused ones are listed on the rules page and keep no other
     from being shown. What did not change since the last build is kept.
     """
+    from rich.console import Console
+
     from sftknow_eval.leaderboard.site.build import Options, build, summary
 
     built = build(root, out, Options(dataset=dataset, address=address, fresh=fresh))

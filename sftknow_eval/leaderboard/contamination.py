@@ -186,14 +186,16 @@ def _explanations(store: BaseStore, inside: np.ndarray) -> dict[str, float]:
 def stratum_zero_flag(
     right: Sequence[tuple[int, int]],
     zero: StratumZero,
-    others: Sequence[tuple[float, float]] | np.ndarray = (),
+    shares: Sequence[tuple[float, float]] | np.ndarray = (),
+    own: int | None = None,
 ) -> Flag | None:
     """Return the flag of a row that knows more of stratum 0 than can be explained.
 
     Args:
         right: right facts of stratum 0 by seed, for ID and OOD.
         zero: what the base and guessing explain.
-        others: the share right of other rows of the base, for ID and OOD.
+        shares: the share right of rows of the base, for ID and OOD.
+        own: which of them is the row itself; None where it is not among them.
     """
     from scipy.special import bdtrc
 
@@ -202,8 +204,9 @@ def stratum_zero_flag(
         most = max((counts[domain] for counts in right), default=0)
         if n < _FEWEST_FACTS or most <= allowed * n:
             continue
-        if len(others) >= _FEWEST_OTHERS:
-            median = float(np.median(np.asarray(others)[:, domain]))
+        if len(shares) - (own is not None) >= _FEWEST_OTHERS:
+            others = np.asarray(shares)[:, domain]
+            median = float(np.median(others if own is None else np.delete(others, own)))
             allowed, why = max((allowed, why), (median, "other rows of the base"))
         if most <= allowed * n:
             continue

@@ -29,15 +29,23 @@ class KeptLines:
 
     def get(self, key: str) -> Any | None:
         """Return the earlier value of a key, which is kept on; None without one."""
-        text = self._before.get(key)
-        if text is None:
-            return None
-        self._now[key] = text
-        return json.loads(text)
+        text = self.text(key)
+        return None if text is None else json.loads(text)
 
     def put(self, key: str, value: Any) -> None:
         """Keep a value; its key holds no space."""
-        self._now[key] = json.dumps(value, separators=(",", ":"))
+        self.put_text(key, json.dumps(value, separators=(",", ":")))
+
+    def text(self, key: str) -> str | None:
+        """Return the earlier text of a key, which is kept on; None without one."""
+        text = self._before.get(key)
+        if text is not None:
+            self._now[key] = text
+        return text
+
+    def put_text(self, key: str, text: str) -> None:
+        """Keep a text of one line; its key holds no space."""
+        self._now[key] = text
         self._changed = True
 
     def write(self) -> None:

@@ -229,10 +229,10 @@ def _with_zero_flags(rows: Sequence[Row], verifier: Verifier) -> list[Row]:
     places: Counter[str] = Counter()
     found = []
     for row in rows:
-        others = np.delete(of_base[_base(row)], places[_base(row)], axis=0)
-        places[_base(row)] += 1
-        right = _right_of_stratum_zero(row, verifier.reference(_base(row)))
-        flag = stratum_zero_flag(right, explained[_base(row)], others)
+        base = _base(row)
+        right = _right_of_stratum_zero(row, verifier.reference(base))
+        flag = stratum_zero_flag(right, explained[base], of_base[base], places[base])
+        places[base] += 1
         found.append(dataclasses.replace(row, flags=(*row.flags, flag)) if flag else row)
     return found
 

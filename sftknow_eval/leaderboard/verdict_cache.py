@@ -173,9 +173,12 @@ class _KeptMeasures(Mapping[str, Measure]):
 
     def __init__(self, held: dict[str, list[Any]]) -> None:
         self._held = held
+        self._made: dict[str, Measure] = {}
 
     def __getitem__(self, name: str) -> Measure:
-        return _restored_measure(self._held[name])
+        if name not in self._made:
+            self._made[name] = _restored_measure(self._held[name])
+        return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._held)

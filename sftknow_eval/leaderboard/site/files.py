@@ -65,7 +65,8 @@ class SiteFolder:
         if any(not self._same(name, key) for name in names):
             return False
         for name in names:
-            self._check(name)
+            if name in self._files:
+                self._check(name)
             self._files[name] = self._before[name]
         self.kept += len(names)
         return True

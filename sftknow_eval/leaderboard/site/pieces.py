@@ -6,6 +6,7 @@ They follow from the submission and its status alone, so those of unchanged rows
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from sftknow_eval.leaderboard.rows import Row
 from sftknow_eval.leaderboard.site import board_table, exports
 
 _NAME = "pieces.txt"
+_BETWEEN = "\x1f"
+_BREAK = re.compile(r"[\x1f\r\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,11 @@ class RowPieces:
             return Pieces(self._key(made[0], *context), *made)
         flags = (part for flag in row.flags for part in (flag.kind, flag.text))
         key = self._key(row.mark, row.status, "\x1d".join(row.not_ranked), *flags, "\x1e", *context)
-        held = self._kept.get(key)
-        if held is None:
-            held = _made(row)
-            self._kept.put(key, held)
-        return Pieces(key, *held)
+        held = self._kept.text(key)
+        made = held.split(_BETWEEN) if held is not None else _made(row)
+        if held is None and not any(_BREAK.search(text) for text in made):
+            self._kept.put_text(key, _BETWEEN.join(made))
+        return Pieces(key, *made)
 
     def _key(self, *parts: str) -> str:
         # The row's place is left out: it changes with other rows, and stands on the boards.
