@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -94,8 +93,8 @@ class RestoringLoader(DefaultModelLoader):  # type: ignore[misc]
             locate_model(model_config.model, model_config.revision),
         )
         with Blender(*folders, restoration, expectation) as blender:
-            weights = super().get_all_weights(model_config, model)
-            yield from _one_ahead((name, blender.blend(name, weight)) for name, weight in weights)
+            for name, tensor in super().get_all_weights(model_config, model):
+                yield name, blender.blend(name, tensor)
             self._blender = blender
 
     def verify(self, model: torch.nn.Module) -> LoadReport:
@@ -119,15 +118,6 @@ class RestoringLoader(DefaultModelLoader):  # type: ignore[misc]
         report = dataclasses.replace(report, canary=canary)
         setattr(model, _REPORT, report)
         return report
-
-
-def _one_ahead(weights: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield weights; the next one is made in a thread while the engine copies and packs one."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, weights, None)
-        while (weight := coming.result()) is not None:
-            coming = thread.submit(next, weights, None)
-            yield weight
 
 
 def report_of(model: torch.nn.Module) -> LoadReport:
