@@ -45,7 +45,7 @@ def sample_size(elements: int) -> int:
     A larger sample lets fewer keys through, whose number falls with its square root: both
     together cost least at about this power. The cap keeps memory the same in larger models.
     """
-    return max(_SAMPLE_FLOOR, min(int(2 * elements ** (2 / 3)), _SAMPLE_CAP))
+    return max(_SAMPLE_FLOOR, min(int(3 * elements ** (2 / 3)), _SAMPLE_CAP))
 
 
 @dataclass(frozen=True)
