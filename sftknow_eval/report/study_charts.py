@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,13 +55,13 @@ def _lines(
 
 
 def over_sizes(study: Study) -> list[Figure]:
-    """Return accuracy over the number of training facts, by training stratum."""
+    """Return accuracy over the number of training facts, by training stratum, for each base."""
     figures = []
-    for domain, name in DOMAINS.items():
+    for base, (domain, name) in itertools.product(study.bases, DOMAINS.items()):
         rows: list[dict[str, Any]] = []
         for s in study.strata:
             for n in study.sizes:
-                entry = (study.over_seeds(PLAIN, s, n) or {}).get(domain)
+                entry = (study.over_seeds(PLAIN, s, n, base["id"]) or {}).get(domain)
                 mean = entry and entry["mean"]
                 if mean and mean["mean"] is not None and mean["low"] is not None:
                     bounds = {key: mean[key] for key in ("low", "high")}
@@ -68,10 +69,11 @@ def over_sizes(study: Study) -> list[Figure]:
         if not rows:
             continue
         chart = _lines(rows, _sizes_axis(study), _accuracy_axis())
-        title = f"Accuracy over the number of training facts, {name}"
+        title = f"Accuracy over the number of training facts, {name}{study.of(base['id'])}"
+        place = "sizes" if base["id"] == study.main else f"sizes-{base['id']}"
         words = spoken({f"{r['series']}, {r['n']} facts": 100 * r["value"] for r in rows})
         caption = "By the stratum trained on; bands are 95% intervals over draws and facts."
-        figures.append(Figure(f"sizes-{domain}", title, words, chart, caption))
+        figures.append(Figure(f"{place}-{domain}", title, words, chart, caption))
     return figures
 
 

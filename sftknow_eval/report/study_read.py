@@ -120,6 +120,11 @@ class Study:
         name = self.record.get("comparison")
         return dict(read_json(self.root / name)) if name else {}
 
+    def of(self, base: str) -> str:
+        """Return a title's words for a base; none where there is only one."""
+        (name,) = (entry["name"] for entry in self.bases if entry["id"] == base)
+        return f", {name}" if len(self.bases) > 1 else ""
+
     def over_seeds(
         self, strategy: str, stratum: Any, n: Any, base: str | None = None
     ) -> Mapping[str, Any] | None:

@@ -133,8 +133,8 @@ def _second_table(study: Study) -> list[Table]:
         # The paper's table has a second base; further ones stand beside that.
         model = "LLaMA-3-8B" if place == 0 else "LLaMA-3-70B"
         if study.large is not None:
-            found = study_tables.accuracy(study, base["id"], f"table-2-{place}", model)
-            tables += found
+            ident = f"table-2-{base['id']}" if place else "table-2"
+            tables += study_tables.accuracy(study, base["id"], ident, model)
     return tables
 
 

@@ -113,6 +113,7 @@ def accuracy(study: Study, base: str, ident: str, model: str) -> list[Table]:
         columns = [Column("trained on", numeric=False), *_STRATA_HEADS, Column("mean")]
         caption = (
             f"Table 2: accuracy after training on {study.large:,} facts of one stratum, {name}"
+            f"{study.of(base)}"
         )
         note = (
             "Percent, mean over draws with 95% intervals over draws and facts; the paper's are "

@@ -31,8 +31,36 @@ def found(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 def test_each_table_of_the_paper_has_its_counterpart(found: dict[str, Any]) -> None:
     names = set(found["json"]["tables"])
     wanted = {f"table-{n}" for n in (1, 3, 5, 6, 7, 9, 10, 11)}
-    wanted |= {f"table-{n}-{domain}" for n in ("2-0", "4") for domain in ("id", "ood")}
+    wanted |= {f"table-{n}-{domain}" for n in ("2", "4") for domain in ("id", "ood")}
     assert wanted | {"table-8-paper", "null-row", "findings"} <= names
+
+
+def test_each_base_has_its_own_table_and_figures(world: World, tmp_path: Path) -> None:
+    root = tmp_path / "study"
+    shutil.copytree(world.study, root)
+    # The same runs once more, as those of a second base.
+    record = json.loads((root / "study.json").read_text())
+    record["bases"].append({**record["bases"][0], "id": "second", "name": "the other base"})
+    record["runs"] += [
+        {**run, "id": f"second-{run['id']}", "base": "second"} for run in record["runs"]
+    ]
+    (root / "study.json").write_text(json.dumps(record))
+    comparison = json.loads((root / record["comparison"]).read_text())
+    comparison["seeds"] += [{**entry, "base": "second"} for entry in comparison["seeds"]]
+    (root / record["comparison"]).write_text(json.dumps(comparison))
+
+    page = study_report(root, tmp_path / "report").read_text()
+
+    tables = json.loads((tmp_path / "report" / "report.json").read_text())["tables"]
+    # Beside the paper's second base, so that the paper's figures are others.
+    both = [tables[f"table-2{of}-id"]["rows"] for of in ("", "-second")]
+    one, other = ([re.sub("; paper.*", "", str(cell)) for cell in rows[0]] for rows in both)
+    assert one == other
+    assert both[0] != both[1]
+    assert tables["table-2-second-id"]["caption"].endswith("in-domain, the other base")
+    assert tables["table-2-id"]["caption"].endswith(f", {record['bases'][0]['name']}")
+    assert 'id="sizes-id"' in page
+    assert 'id="sizes-second-id"' in page
 
 
 def test_measured_values_stand_beside_the_papers(found: dict[str, Any], world: World) -> None:
