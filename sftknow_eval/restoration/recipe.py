@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import to_json
 
-from sftknow_eval.artifacts import read_json, write_json
+from sftknow_eval.artifacts import atomic_path, read_json
 from sftknow_eval.errors import CheckpointError, DataError, SettingsError
 from sftknow_eval.restoration.regions import Region
 
@@ -172,7 +173,9 @@ class Recipe(_Strict):
 
     def write(self, path: Path) -> None:
         """Write the recipe as JSON, whole or not at all."""
-        write_json(path, self.as_json())
+        # Of a small model, Python's own encoder took a twentieth of all the time.
+        with atomic_path(path) as partial:
+            partial.write_bytes(to_json(self.as_json(), indent=2) + b"\n")
 
     def as_json(self) -> dict[str, Any]:
         """Return the recipe as written, without fields at their defaults in its tensors."""
