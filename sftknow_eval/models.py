@@ -55,7 +55,7 @@ def locate_model(name: str, revision: str | None = None) -> Path:
         if not any((folder / file).is_file() for file in known):
             raise ModelError(
                 f"The folder {folder} is not a model: it has no config.json (nor an "
-                "adapter_config.json). Give the folder that save_pretrained wrote."
+                f"{ADAPTER_CONFIG}). Give the folder that save_pretrained wrote."
             )
         return folder
     if folder.is_absolute() or name.startswith(("./", "../", "~")) or name.count("/") > 1:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from sftknow_eval.errors import SettingsError
+from sftknow_eval.models import is_adapter
 
 if TYPE_CHECKING:
     from sftknow_eval.training.run import Finetuned, TrainRequest
@@ -201,10 +202,10 @@ def _show(done: Finetuned, as_json: bool) -> None:
         )
         return
     first, last = record.losses[0][1], record.losses[-1][1]
+    made = "adapter" if is_adapter(done.folder) else "model"
     console.print(
         f"Trained on {_trained_on(record)} in {record.steps} steps: loss {first:.3f} to "
-        f"{last:.3f}. The {'adapter' if _is_adapter(done) else 'model'} ({record.saved_dtype}) and "
-        f"its record are in {done.folder}",
+        f"{last:.3f}. The {made} ({record.saved_dtype}) and its record are in {done.folder}",
         markup=False,
         soft_wrap=True,
     )
@@ -221,7 +222,3 @@ def _trained_on(record: Any) -> str:
         return f"{record.n} facts of {where}"
     parts = [f"{count} {part}" for part, count in record.drawn.items() if part != "stratum"]
     return f"{record.drawn['stratum']} facts of {where} and {', '.join(parts)}"
-
-
-def _is_adapter(done: Finetuned) -> bool:
-    return (done.folder / "adapter_config.json").is_file()

@@ -52,8 +52,9 @@ from sftknow_eval.leaderboard.places import SUBMISSIONS, submission_folders
 from sftknow_eval.leaderboard.recount import seed_counts
 from sftknow_eval.leaderboard.verify import Verifier
 from sftknow_eval.mastery.facts import Domain, Fact
+from sftknow_eval.models import ADAPTER_CONFIG
 
-_WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
+_WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", ADAPTER_CONFIG)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,7 @@ class VerdictCache:
             make: the p-values against the others named.
         """
         marks = {
-            name: self._keys.get(folder, "")[:32] if folder else ""
+            name: self._keys.get(folder, "")[:_PAIR_MARK] if folder else ""
             for name, folder in folders.items()
         }
         if "" in marks.values():

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sftknow_eval.artifacts import read_json
 from sftknow_eval.drift.tensors import HELD_AS, Array
 from sftknow_eval.errors import CheckpointError, ModelError
-from sftknow_eval.models import safetensors_header
+from sftknow_eval.models import ADAPTER_CONFIG, safetensors_header
 from sftknow_eval.restoration.checkpoint import Checkpoint, StoredTensor
 from sftknow_eval.restoration.regions import part_of
 
@@ -233,7 +233,7 @@ def _as_torch(values: Array, dtype: str) -> torch.Tensor:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    settings = read_json(folder / "adapter_config.json")
+    settings = read_json(folder / ADAPTER_CONFIG)
     kind = settings.get("peft_type")
     odd = [option for option in _UNSUPPORTED if settings.get(option)]
     if settings.get("init_lora_weights") not in _PLAIN_STARTS:

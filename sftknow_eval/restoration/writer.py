@@ -19,7 +19,7 @@ import numpy as np
 from sftknow_eval.drift.tensors import HELD_AS, Array
 from sftknow_eval.drift.threads import cores, for_each
 from sftknow_eval.errors import OutOfSpace
-from sftknow_eval.models import SAFETENSORS_BITS
+from sftknow_eval.models import ADAPTER_CONFIG, SAFETENSORS_BITS
 from sftknow_eval.restoration.blocks import TensorRestorer
 from sftknow_eval.restoration.checkpoint import INDEX, ModelWeights, StoredTensor
 from sftknow_eval.restoration.direct import PAGE, Bytes, OutputFile, page_buffer
@@ -28,7 +28,7 @@ from sftknow_eval.restoration.direct import PAGE, Bytes, OutputFile, page_buffer
 WRITE_BYTES = 1 << 19
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ckpt"}
-_LEFT_BEHIND = {"README.md", "trainer_state.json", "adapter_config.json"}
+_LEFT_BEHIND = {"README.md", "trainer_state.json", ADAPTER_CONFIG}
 _TOKENIZER = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "spiece.model"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
