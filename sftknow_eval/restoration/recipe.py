@@ -178,12 +178,14 @@ class Recipe(_Strict):
             partial.write_bytes(to_json(self.as_json(), indent=2) + b"\n")
 
     def as_json(self) -> dict[str, Any]:
-        """Return the recipe as written, without fields at their defaults in its tensors."""
+        """Return the recipe as written: by name, tensors without fields at their defaults."""
         value = self.model_dump(mode="json")
         value["tensors"] = {
             name: tensor.model_dump(mode="json", exclude_defaults=True)
-            for name, tensor in self.tensors.items()
+            for name, tensor in sorted(self.tensors.items())
         }
+        for field in ("twins", "others"):
+            value[field] = dict(sorted(value[field].items()))
         return value
 
     @property

@@ -71,7 +71,7 @@ def checksums(model: ModelWeights, names: Sequence[str]) -> dict[str, str]:
         found[name] = checksum(digests)
 
     for_each(names, lambda: np.empty(8 * BLOCK, np.uint8), work)
-    return found
+    return {name: found[name] for name in names}  # threads end in any order
 
 
 def fingerprint(model: ModelWeights, known: Mapping[str, str]) -> str:

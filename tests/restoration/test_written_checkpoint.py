@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from sftknow_eval.cli.app import app
 from sftknow_eval.cli.verbs import register
+from sftknow_eval.restoration.recipe import Recipe
 
 if not app.registered_commands:
     register(app)
@@ -134,3 +135,18 @@ def test_the_same_recipe_comes_out_however_the_models_are_sharded(tmp_path: Path
             recipe[side] = recipe[side]["fingerprint"]
         digests.add(json.dumps(recipe))
     assert len(digests) == 1
+
+
+def test_a_recipe_is_the_same_bytes_whatever_order_its_tensors_came_in(tmp_path: Path) -> None:
+    base = random_tensors(llama_shapes(), 1)
+    save(tmp_path / "base", base)
+    save(tmp_path / "ft", moved(base, 2))
+    run(tmp_path / "base", tmp_path / "ft", "--ratios", "20", "--out", tmp_path, "--recipe-only")
+    recipe = Recipe.read(tmp_path / "ratio-20.json")
+    assert len(recipe.tensors) > 1
+    assert len(recipe.others) > 1
+    mapped = {"tensors": recipe.tensors, "others": recipe.others, "twins": {"b": "a", "a": "b"}}
+    for file, step in (("forwards.json", 1), ("backwards.json", -1)):
+        turned = {field: dict(list(value.items())[::step]) for field, value in mapped.items()}
+        recipe.model_copy(update=turned).write(tmp_path / file)
+    assert (tmp_path / "forwards.json").read_bytes() == (tmp_path / "backwards.json").read_bytes()
