@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -40,9 +42,13 @@ def build(
     """
     from rich.console import Console
 
-    from sftknow_eval.leaderboard.site.build import Options, build, summary
+    from sftknow_eval.leaderboard.site.collecting import collecting_nothing
 
-    built = build(root, out, Options(dataset=dataset, address=address, fresh=fresh))
+    atexit.register(gc.freeze)  # a last search of all that is left would find nothing
+    with collecting_nothing():
+        from sftknow_eval.leaderboard.site.build import Options, build, summary
+
+        built = build(root, out, Options(dataset=dataset, address=address, fresh=fresh))
     found = summary(built)
     if as_json:
         typer.echo(json.dumps(found, indent=2))

@@ -15,7 +15,7 @@ from sftknow_eval.evaluation.null_row import share_out
 from sftknow_eval.leaderboard.columns import BY_KEY
 from sftknow_eval.leaderboard.manifest import BENCHMARK
 from sftknow_eval.leaderboard.measures import Panel, as_measure, differences
-from sftknow_eval.leaderboard.rows import Measure, Row
+from sftknow_eval.leaderboard.rows import Contents, Measure, Row
 from sftknow_eval.mastery.table import N_STRATA
 
 if TYPE_CHECKING:
@@ -26,19 +26,18 @@ _CONTROL = ("a control",)
 
 def base_rows(store: BaseStore) -> tuple[Row, ...]:
     """Return the controls that a base's store holds: `base`, and `base_again` where it can be."""
-    asked = store.positions()
+    contents = Contents(None, store.positions(), store.knows[None])
     panel = Panel.of(store.code, store.subject_code, store.knows)
     row = Row(
         id=f"{BENCHMARK}/{store.info.id}/base",
         folder=None,
-        manifest=None,
+        entry=None,
+        contents=lambda: contents,
         title="base",
         status="recomputed",
         control="base",
         measures=dict.fromkeys(BY_KEY, Measure(None)) | panel.measures(store.knows[None]),
         not_ranked=_CONTROL,
-        asked=asked,
-        correct=store.knows[None],
     )
     again = _base_again(store)
     return (row, again) if again else (row,)
@@ -57,7 +56,8 @@ def _base_again(store: BaseStore) -> Row | None:
     return Row(
         id=f"{BENCHMARK}/{store.info.id}/base_again",
         folder=None,
-        manifest=None,
+        entry=None,
+        contents=Contents,
         title="base again (shares of samples)",
         status="recomputed",
         control="base_again",

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import operator
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from sftknow_eval.evaluation.statistics.tiers import tiers
 from sftknow_eval.leaderboard.base_rows import base_rows
 from sftknow_eval.leaderboard.columns import BY_KEY, RANKED
 from sftknow_eval.leaderboard.contamination import StratumZero, stratum_zero_flag
+from sftknow_eval.leaderboard.entry import Entry
 from sftknow_eval.leaderboard.manifest import Manifest
 from sftknow_eval.leaderboard.measures import (
     Mean,
@@ -29,9 +32,10 @@ from sftknow_eval.leaderboard.measures import (
 )
 from sftknow_eval.leaderboard.places import submission_folders
 from sftknow_eval.leaderboard.reproductions import FOLDER as REPRODUCTIONS
-from sftknow_eval.leaderboard.reproductions import is_reproduced
+from sftknow_eval.leaderboard.reproductions import is_reproduced, record_path
 from sftknow_eval.leaderboard.rows import (
     Board,
+    Contents,
     Measure,
     RankingTable,
     Refused,
@@ -39,10 +43,10 @@ from sftknow_eval.leaderboard.rows import (
     Status,
     Withdrawn,
 )
-from sftknow_eval.leaderboard.seed_check import CheckedSeed, Reference
 from sftknow_eval.leaderboard.verdict_cache import Numbers, VerdictCache
 from sftknow_eval.leaderboard.verify import Verdict, Verifier, with_cross_faults
 from sftknow_eval.leaderboard.withdrawn import read_withdrawn
+from sftknow_eval.mastery.facts import DOMAINS
 from sftknow_eval.mastery.table import N_STRATA
 
 FEWEST_SEEDS = 3
@@ -105,59 +109,51 @@ class _Rows:
 
     def row(self, folder: Path, verdict: Verdict) -> Row:
         """Return the row of a submission that passed verification."""
-        manifest, seeds = verdict.manifest, verdict.seeds
-        assert manifest is not None
-        asked = seeds[0].asked
-        correct = np.stack([seed.correct for seed in seeds])
-        base_difference: Mapping[str, Measure] = {}
-        if verdict.status == "recomputed":
-            base = manifest.base.id
-            make = functools.partial(self._numbers, base, asked, correct, verdict)
-            measures, base_difference = self.kept.numbers(folder, make)
-        else:
-            measures = _NOTHING | _counted(manifest) | _other_measures(manifest, seeds)
-        status = self._status(folder, verdict, manifest)
+        entry = verdict.entry
+        assert entry is not None
+        make = functools.partial(self._numbers, entry, verdict.contents)
+        measures, base_difference = self.kept.numbers(folder, make)
+        status = self._status(folder, verdict, entry)
         return Row(
-            id=manifest.row,
+            id=entry.row,
             folder=folder,
-            manifest=manifest,
-            title=manifest.title,
+            entry=entry,
+            contents=verdict.contents,
+            title=entry.title,
             status=status,
-            control=manifest.control,
+            control=entry.control,
             measures=measures,
             flags=verdict.flags,
-            not_ranked=tuple(_not_ranked(manifest, status, measures)),
+            not_ranked=tuple(_not_ranked(entry, status, measures)),
             base_difference=base_difference,
-            asked=asked,
-            correct=correct,
             mark=self.kept.mark(folder),
         )
 
-    def _numbers(
-        self, base: str, asked: np.ndarray, correct: np.ndarray, verdict: Verdict
-    ) -> Numbers:
-        assert verdict.manifest is not None
-        panel, others = self.panel(base, asked), _other_measures(verdict.manifest, verdict.seeds)
-        found = _NOTHING | panel.measures(correct) | others
-        return found, self._base_difference(base, asked, correct, panel)
-
-    def _base_difference(
-        self, base: str, asked: np.ndarray, correct: np.ndarray, panel: Panel
-    ) -> dict[str, Measure]:
-        knows = self._verifier.reference(base).store.knows[asked][None]
-        return {
-            domain: as_measure(differences(correct, [knows], panel.means[domain])[0])
+    def _numbers(self, entry: Entry, contents: Callable[[], Contents]) -> Numbers:
+        held = contents()
+        assert held.manifest is not None
+        others = _other_measures(held.manifest, held.restored)
+        if not entry.evident:
+            return _NOTHING | _counted(held.manifest) | others, {}
+        panel = self.panel(entry.base, held.asked)
+        knows = self._verifier.reference(entry.base).store.knows[held.asked][None]
+        base_difference = {
+            domain: as_measure(differences(held.correct, [knows], panel.means[domain])[0])
             for domain in ("id", "ood")
             if panel.means[domain].parts
         }
+        return _NOTHING | panel.measures(held.correct) | others, base_difference
 
-    def _status(self, folder: Path, verdict: Verdict, manifest: Manifest) -> Status:
-        if manifest.row in self._withdrawn:
+    def _status(self, folder: Path, verdict: Verdict, entry: Entry) -> Status:
+        if entry.row in self._withdrawn:
             return "withdrawn"
         if verdict.status != "recomputed":
             return "self_reported"
-        if self._reproduced and is_reproduced(self._root, folder, manifest):
-            return "reproduced"
+        if self._reproduced and record_path(self._root, entry.row).is_file():
+            manifest = verdict.contents().manifest
+            assert manifest is not None
+            if is_reproduced(self._root, folder, manifest):
+                return "reproduced"
         return "recomputed"
 
 
@@ -183,16 +179,15 @@ def _counted(manifest: Manifest) -> dict[str, Measure]:
     return found
 
 
-def _other_measures(manifest: Manifest, seeds: Sequence[CheckedSeed]) -> dict[str, Measure]:
+def _other_measures(
+    manifest: Manifest, restored: Sequence[tuple[int, int] | None]
+) -> dict[str, Measure]:
     runs = manifest.seeds
     drift = [run.counts.token_drift.mean if run.counts.token_drift else None for run in runs]
-    restored = [
-        seed.restored[0] / seed.restored[1] if seed.restored and seed.restored[1] else None
-        for seed in seeds
-    ]
+    shares = [counts[0] / counts[1] if counts and counts[1] else None for counts in restored]
     return {
         "token_drift": of_numbers(drift),
-        "restored_share": of_numbers(restored),
+        "restored_share": of_numbers(shares),
         "trained_parameters": of_numbers([_float(run.trained_parameters) for run in runs]),
         "gpu_hours": of_numbers([run.gpu_hours for run in runs]),
     }
@@ -202,17 +197,15 @@ def _float(value: int | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _not_ranked(
-    manifest: Manifest, status: Status, measures: Mapping[str, Measure]
-) -> Iterable[str]:
-    if manifest.control:
+def _not_ranked(entry: Entry, status: Status, measures: Mapping[str, Measure]) -> Iterable[str]:
+    if entry.control:
         yield "a control"
     if status == "withdrawn":
         yield "withdrawn"
     if status == "self_reported":
         yield "reported only, without evidence"
-    if len(manifest.seeds) < FEWEST_SEEDS:
-        yield f"{len(manifest.seeds)} of at least {FEWEST_SEEDS} seeds"
+    if len(entry.seeds) < FEWEST_SEEDS:
+        yield f"{len(entry.seeds)} of at least {FEWEST_SEEDS} seeds"
     missing = [BY_KEY[key].label for key in RANKED if measures[key].value is None]
     if missing:
         yield f"missing: {', '.join(missing)}"
@@ -230,18 +223,22 @@ def _with_zero_flags(rows: Sequence[Row], verifier: Verifier) -> list[Row]:
     found = []
     for row in rows:
         base = _base(row)
-        right = _right_of_stratum_zero(row, verifier.reference(base))
+        right = _right_of_stratum_zero(row, explained[base].n)
         flag = stratum_zero_flag(right, explained[base], of_base[base], places[base])
         places[base] += 1
         found.append(dataclasses.replace(row, flags=(*row.flags, flag)) if flag else row)
     return found
 
 
-def _right_of_stratum_zero(row: Row, reference: Reference) -> list[tuple[int, int]]:
-    """Return the right facts of stratum 0 by seed, for ID and OOD."""
-    code = reference.store.code[row.asked]
-    places = (np.flatnonzero(code == 0), np.flatnonzero(code == N_STRATA))
-    return [(int(seed[places[0]].sum()), int(seed[places[1]].sum())) for seed in row.correct]
+def _right_of_stratum_zero(row: Row, n: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the right facts of stratum 0, of `n` for ID and OOD, by seed; none where reported."""
+    if row.entry is None or not row.entry.evident:
+        return []
+    first, second = (
+        [round((share or 0.0) * total) for share in row.measures[f"{domain}_0"].seeds]
+        for domain, total in zip(DOMAINS, n, strict=True)
+    )
+    return list(itertools.zip_longest(first, second, fillvalue=0))
 
 
 def _tables(
@@ -249,8 +246,8 @@ def _tables(
 ) -> tuple[RankingTable, ...]:
     grouped: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        assert row.manifest is not None
-        grouped[row.manifest.benchmark, row.manifest.base.id, row.manifest.regime.key].append(row)
+        assert row.entry is not None
+        grouped[row.entry.benchmark, row.entry.base, row.entry.regime].append(row)
     return tuple(
         _table(key, members, makes, controls[key[1]]) for key, members in sorted(grouped.items())
     )
@@ -260,7 +257,7 @@ def _table(
     key: tuple[str, str, str], rows: list[Row], makes: _Rows, controls: Sequence[Row]
 ) -> RankingTable:
     version, base, regime = key
-    assert rows[0].manifest is not None
+    assert rows[0].entry is not None
     ranked = [row for row in rows if not row.not_ranked]
     best = _in_tiers(ranked, makes) if ranked else []
     others = sorted((row for row in rows if row.not_ranked), key=lambda row: row.id)
@@ -272,7 +269,7 @@ def _table(
         version,
         base,
         regime,
-        rows[0].manifest.regime.label,
+        rows[0].entry.regime_label,
         (*best, *unranked, *own_controls, *controls),
         missing,
     )
@@ -316,12 +313,14 @@ def pareto(points: Sequence[Sequence[float]]) -> list[bool]:
     Args:
         points: ID and OOD, more is better, and lost, less is better.
     """
-    if not points:
-        return []
-    values = np.array(points) * np.array([1.0, 1.0, -1.0])
-    return [
-        not bool(((values >= own).all(axis=1) & (values > own).any(axis=1)).any()) for own in values
-    ]
+    # In this order a point is beaten by one before it only; whatever beats that beats it too.
+    values = [(one, other, -lost) for one, other, lost in points]
+    front: list[tuple[float, float, float]] = []
+    for value in sorted(set(values), reverse=True):
+        if not any(all(map(operator.ge, better, value)) for better in front):
+            front.append(value)
+    best = set(front)
+    return [value in best for value in values]
 
 
 def table_of(found: Board, version: str, base: str, regime: str) -> RankingTable:

@@ -66,13 +66,14 @@ def row_to_run(root: Path, row: str) -> tuple[Manifest, BaseStore]:
     if not folder.is_dir():
         raise SubmissionError(f"There is no row '{row}' below {root / SUBMISSIONS}.")
     verdict = verifier.verdict(folder)
-    if verdict.reasons or verdict.manifest is None:
+    manifest = verdict.contents().manifest
+    if verdict.reasons or manifest is None:
         raise SubmissionError(f"'{row}' is refused: {'; '.join(verdict.reasons)}")
-    if verdict.manifest.config is None:
+    if manifest.config is None:
         raise SubmissionError(
             f"'{row}' is in the checkpoint track: it has no config to be run again."
         )
-    return verdict.manifest, verifier.reference(verdict.manifest.base.id).store
+    return manifest, verifier.reference(manifest.base.id).store
 
 
 def reproduce(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from sftknow_eval.leaderboard.base_store import BaseStore
+from sftknow_eval.leaderboard.entry import Entry
 from sftknow_eval.leaderboard.manifest import Control, Manifest
 
 Status = Literal["self_reported", "recomputed", "reproduced", "withdrawn"]
@@ -50,6 +51,23 @@ class Flag:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Contents:
+    """What a row's files hold.
+
+    Attributes:
+        manifest: as submitted; None for the board's own controls.
+        asked: positions in the base's store of the facts that were asked; int (facts).
+        correct: verdicts on them; bool (seeds, facts). Both empty where there is no evidence.
+        restored: for each seed, elements restored and of the region; None without a recipe.
+    """
+
+    manifest: Manifest | None = None
+    asked: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    correct: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
+    restored: tuple[tuple[int, int] | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Row:
     """A row of a board.
 
@@ -57,7 +75,9 @@ class Row:
         id: `version/base/strategy/run`, as in its path; for the board's own controls
             `version/base/base` and `version/base/base_again`.
         folder: of the submission; None for the board's own controls.
-        manifest: as submitted; None for the board's own controls.
+        entry: what it is listed by; None for the board's own controls.
+        contents: gives what its files hold; where a build before knew them they are read for the
+            first time when they are asked for.
         title: to show; plain text.
         control: what the row is a control for, if it is one.
         measures: by the keys of `columns.COLUMNS`; every key is there.
@@ -67,15 +87,14 @@ class Row:
         tier_ood: the same for the OOD mean.
         pareto: no other ranked row is as good in all of (ID, OOD, lost) and better in one.
         base_difference: ID and OOD mean minus the base's, each with its interval.
-        asked: positions in the base's store of the facts that were asked; int (facts).
-        correct: verdicts on them; bool (seeds, facts). Both empty where there is no evidence.
         mark: digest of the submission, of its base's store and of the source that judged it;
             empty where builds keep nothing.
     """
 
     id: str
     folder: Path | None
-    manifest: Manifest | None
+    entry: Entry | None
+    contents: Callable[[], Contents]
     title: str
     status: Status
     control: RowControl | None
@@ -86,14 +105,27 @@ class Row:
     tier_ood: int | None = None
     pareto: bool = False
     base_difference: Mapping[str, Measure] = field(default_factory=dict)
-    asked: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    correct: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
     mark: str = ""
 
     @property
     def ranked(self) -> bool:
         """Whether the row has a tier."""
         return self.tier is not None
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest as submitted; None for the board's own controls."""
+        return self.contents().manifest
+
+    @property
+    def asked(self) -> np.ndarray:
+        """Positions in the base's store of the facts that were asked; int (facts)."""
+        return self.contents().asked
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Verdicts on the facts asked; bool (seeds, facts)."""
+        return self.contents().correct
 
 
 @dataclass(frozen=True, slots=True)

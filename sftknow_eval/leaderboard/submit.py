@@ -21,6 +21,7 @@ from sftknow_eval.leaderboard.config_in import strategy_config
 from sftknow_eval.leaderboard.contained import sha256
 from sftknow_eval.leaderboard.contamination import training_lines
 from sftknow_eval.leaderboard.crosscheck import cross_faults
+from sftknow_eval.leaderboard.entry import Entry
 from sftknow_eval.leaderboard.evidence import (
     Evidence,
     evidence_path,
@@ -106,7 +107,8 @@ def submit_row(
         manifest = _manifest(material, store, declaration, runs)
         write_json(partial / MANIFEST_NAME, manifest.model_dump(mode="json"))
         reasons = verifier.verdict(partial, at=row).reasons
-        reasons = reasons or tuple(cross_faults([*others, manifest]).get(row, ()))
+        entries = map(Entry.of, (*others, manifest))
+        reasons = reasons or tuple(cross_faults(list(entries)).get(row, ()))
         if reasons:
             raise SubmissionError(f"{row} would be refused: {'; '.join(reasons)}.")
     return folder

@@ -8,7 +8,10 @@ not the judged texts.
 from __future__ import annotations
 
 import base64
+import dataclasses
+import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sftknow_eval.errors import SubmissionError
+from sftknow_eval.leaderboard.entry import Entry
 from sftknow_eval.leaderboard.file_marks import code_digest, folder_digest
 from sftknow_eval.leaderboard.kept_lines import KeptLines
 from sftknow_eval.leaderboard.manifest import MANIFEST_NAME, Manifest
-from sftknow_eval.leaderboard.rows import Flag, Measure
-from sftknow_eval.leaderboard.seed_check import CheckedSeed
+from sftknow_eval.leaderboard.rows import Contents, Flag, Measure
 from sftknow_eval.leaderboard.verify import Verdict
 
 if TYPE_CHECKING:
@@ -65,9 +68,7 @@ class VerdictCache:
             held = self._packed(verdict)
             self._kept.put(key, held)
         else:
-            # These very bytes were read with all care before.
-            manifest = Manifest.model_validate_json((folder / MANIFEST_NAME).read_bytes())
-            verdict = self._restored(held, manifest)
+            verdict = self._restored(held, folder)
         self._held[key] = held
         self._keys[folder] = key
         return verdict
@@ -140,32 +141,40 @@ class VerdictCache:
             "status": verdict.status,
             "reasons": list(verdict.reasons),
             "flags": [[flag.kind, flag.text] for flag in verdict.flags],
-            "seeds": [_packed_seed(seed) for seed in verdict.seeds],
+            "entry": verdict.entry.packed() if verdict.entry else None,
+            "contents": self._packed_contents(verdict.entry, verdict.contents()),
         }
 
-    def _restored(self, held: dict[str, Any], manifest: Manifest) -> Verdict:
-        positions = self._verifier.reference(manifest.base.id).positions
-        seeds = []
-        for run, entry in zip(manifest.seeds, held["seeds"], strict=False):
-            n = entry["n"]
-            bits = np.frombuffer(base64.b64decode(entry["correct"]), np.uint8)
-            asked = next((p for p in positions.values() if len(p) == n), np.zeros(0, np.int64))
-            restored = tuple(entry["restored"]) if entry["restored"] else None
-            correct = np.unpackbits(bits, count=n).astype(bool)
-            seeds.append(CheckedSeed(run, asked, correct, restored, tuple(entry["contaminated"])))
+    def _packed_contents(self, entry: Entry | None, contents: Contents) -> dict[str, Any]:
+        correct, asked = contents.correct, ""
+        if entry and entry.evident:
+            positions = self._verifier.reference(entry.base).positions
+            asked = next(k for k, known in positions.items() if known is contents.asked)
+        return {
+            "asked": asked,
+            "shape": correct.shape,
+            "correct": base64.b64encode(np.packbits(correct).tobytes()).decode(),
+            "restored": contents.restored,
+        }
+
+    def _restored(self, held: dict[str, Any], folder: Path) -> Verdict:
+        entry = Entry.unpacked(held["entry"]) if held["entry"] else None
         flags = tuple(Flag(kind, text) for kind, text in held["flags"])
-        return Verdict(
-            held["path"], held["status"], tuple(held["reasons"]), flags, manifest, tuple(seeds)
-        )
+        verdict = Verdict(held["path"], held["status"], tuple(held["reasons"]), flags)
+        if entry is None:
+            return verdict
+        contents = functools.partial(self._contents, held["contents"], folder, entry.base)
+        return dataclasses.replace(verdict, entry=entry, contents=functools.cache(contents))
 
-
-def _packed_seed(seed: CheckedSeed) -> dict[str, Any]:
-    return {
-        "n": len(seed.correct),
-        "correct": base64.b64encode(np.packbits(seed.correct).tobytes()).decode(),
-        "restored": seed.restored,
-        "contaminated": list(seed.contaminated),
-    }
+    def _contents(self, held: dict[str, Any], folder: Path, base: str) -> Contents:
+        # These very bytes were read with all care before.
+        manifest = Manifest.model_validate_json((folder / MANIFEST_NAME).read_bytes())
+        positions = self._verifier.reference(base).positions
+        asked = positions.get(held["asked"], np.zeros(0, np.int64))
+        bits = np.frombuffer(base64.b64decode(held["correct"]), np.uint8)
+        correct = np.unpackbits(bits, count=math.prod(held["shape"])).astype(bool)
+        restored = tuple(tuple(counts) if counts else None for counts in held["restored"])
+        return Contents(manifest, asked, correct.reshape(held["shape"]), restored)
 
 
 class _KeptMeasures(Mapping[str, Measure]):

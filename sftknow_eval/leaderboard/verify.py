@@ -7,16 +7,19 @@ then against the others: nobody's evidence, weights or name may be another's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from sftknow_eval.errors import SettingsError, SftknowError, SubmissionError
 from sftknow_eval.leaderboard.base_store import load_base, prompts_of
 from sftknow_eval.leaderboard.contained import files_below
 from sftknow_eval.leaderboard.contamination import HeldOutFacts, overlap_flag
 from sftknow_eval.leaderboard.crosscheck import cross_faults
+from sftknow_eval.leaderboard.entry import Entry
 from sftknow_eval.leaderboard.manifest import MANIFEST_NAME, Manifest, read_manifest
 from sftknow_eval.leaderboard.places import (
     MASTERY,
@@ -24,7 +27,7 @@ from sftknow_eval.leaderboard.places import (
     find_root,
     submission_folders,
 )
-from sftknow_eval.leaderboard.rows import Flag
+from sftknow_eval.leaderboard.rows import Contents, Flag
 from sftknow_eval.leaderboard.seed_check import CheckedSeed, Reference, check_seed
 from sftknow_eval.leaderboard.strategy_config import config_faults
 from sftknow_eval.leaderboard.withdrawn import LOG_NAME, read_withdrawn
@@ -43,14 +46,16 @@ class Verdict:
         status: `recomputed`: every number follows from the evidence; `self_reported`: there is no
             evidence, and nothing contradicts it; `refused`: see `reasons`.
         flags: what readers should know; a row with flags is not refused.
+        entry: what the row is listed by; None if it is refused.
+        contents: gives what the files hold, all found in order; nothing if it is refused.
     """
 
     path: str
     status: Outcome
     reasons: tuple[str, ...] = ()
     flags: tuple[Flag, ...] = ()
-    manifest: Manifest | None = None
-    seeds: tuple[CheckedSeed, ...] = ()
+    entry: Entry | None = None
+    contents: Callable[[], Contents] = Contents
 
 
 @dataclass
@@ -95,8 +100,8 @@ class Verifier:
 
     def path(self, folder: Path) -> str:
         """Return where a submission lies below `submissions/`."""
-        top = self.root / SUBMISSIONS
-        return str(folder.relative_to(top)) if folder.is_relative_to(top) else folder.name
+        top, place = f"{self.root / SUBMISSIONS}/", str(folder)
+        return place.removeprefix(top) if place.startswith(top) else folder.name
 
     def verdict(self, folder: Path, at: str | None = None) -> Verdict:
         """Return what is found in one submission's folder, by itself.
@@ -121,7 +126,8 @@ class Verifier:
             raise SubmissionError("It is a link; a submission holds ordinary files only.")
         files = {str(file.relative_to(folder)) for file in files_below(folder)}
         manifest = read_manifest(folder)
-        reasons = list(_place_faults(manifest, path, files))
+        entry = Entry.of(manifest)
+        reasons = list(_place_faults(entry, path, files))
         reference = self.reference(manifest.base.id)
         reasons += _base_faults(manifest, reference)
         reasons += config_faults(manifest)
@@ -130,14 +136,24 @@ class Verifier:
             checked, faults = check_seed(folder, manifest, run, reference)
             reasons += faults
             seeds += [checked] if checked else []
-        if len({len(seed.asked) for seed in seeds}) > 1:
+        if len({(len(seed.asked), *seed.asked[:1]) for seed in seeds}) > 1:
             reasons.append("the seeds were asked different facts")
         if reasons:
-            return Verdict(path, "refused", tuple(reasons), manifest=manifest)
-        evident = manifest.seeds[0].evidence is not None
+            return Verdict(path, "refused", tuple(reasons))
         flags = tuple(_flags(manifest, seeds, reference))
-        status: Outcome = "recomputed" if evident else "self_reported"
-        return Verdict(path, status, (), flags, manifest, tuple(seeds))
+        status: Outcome = "recomputed" if entry.evident else "self_reported"
+        held = contents_of(manifest, seeds)
+        return Verdict(path, status, (), flags, entry, lambda: held)
+
+
+def contents_of(manifest: Manifest, seeds: Sequence[CheckedSeed]) -> Contents:
+    """Return what a submission's files hold, of its seeds by themselves."""
+    return Contents(
+        manifest,
+        seeds[0].asked,
+        np.stack([seed.correct for seed in seeds]),
+        tuple(seed.restored for seed in seeds),
+    )
 
 
 def verify(paths: Path | Sequence[Path], root: Path | None = None) -> list[Verdict]:
@@ -191,37 +207,22 @@ def with_cross_faults(found: dict[Path, Verdict], chosen: set[Path]) -> dict[Pat
     Of two rows that must not be alike the one in `chosen` is refused; where both or none are, the
     one created later, and of two of one day the one whose path comes later.
     """
-    manifests = {
-        folder: verdict.manifest
-        for folder, verdict in found.items()
-        if verdict.manifest and verdict.status != "refused"
-    }
+    entries = {folder: verdict.entry for folder, verdict in found.items() if verdict.entry}
     ordered = sorted(
-        manifests,
-        key=lambda folder: (folder in chosen, manifests[folder].created, str(folder)),
+        entries, key=lambda folder: (folder in chosen, entries[folder].created, str(folder))
     )
-    faults = cross_faults([manifests[folder] for folder in ordered])
+    faults = cross_faults([entries[folder] for folder in ordered])
     refused = dict(found)
     for folder in ordered:
-        if reasons := faults.get(manifests[folder].row):
-            verdict = found[folder]
-            refused[folder] = Verdict(
-                verdict.path, "refused", tuple(reasons), manifest=verdict.manifest
-            )
+        if reasons := faults.get(entries[folder].row):
+            refused[folder] = Verdict(found[folder].path, "refused", tuple(reasons))
     return refused
 
 
-def _place_faults(manifest: Manifest, path: str, files: set[str]) -> Iterator[str]:
-    if manifest.row != path:
-        yield f"the manifest is that of the row '{manifest.row}', and lies at '{path[:200]}'"
-    wanted = {MANIFEST_NAME}
-    for run in manifest.seeds:
-        if run.evidence:
-            wanted.add(f"evidence/seed-{run.seed}.parquet")
-        if run.recipe and run.recipe.sha256:
-            wanted.add(f"recipes/seed-{run.seed}.json")
-        if run.training.sha256:
-            wanted.add(f"training/seed-{run.seed}.jsonl")
+def _place_faults(entry: Entry, path: str, files: set[str]) -> Iterator[str]:
+    if entry.row != path:
+        yield f"the manifest is that of the row '{entry.row}', and lies at '{path[:200]}'"
+    wanted = set(entry.files)
     if extra := sorted(files - wanted):
         yield f"files that the manifest does not name: {', '.join(map(repr, extra[:5]))}"
     if missing := sorted(wanted - files):

@@ -188,7 +188,7 @@ def _of_base(study: Study, strategy: str) -> dict[str, Any]:
 def _differences(
     study: Study, cells: Sequence[tuple[str, Any, Any]]
 ) -> dict[tuple[str, Any, Any], tuple[Cell, Cell]]:
-    from statsmodels.stats.multitest import multipletests
+    from sftknow_eval.evaluation.statistics.significance import holm
 
     found = {}
     for strategy, stratum, n in cells:
@@ -198,14 +198,10 @@ def _differences(
         difference = study.difference(study.folders(strategy, stratum, n), plain)
         if difference is not None:
             found[strategy, stratum, n] = difference
-    tested = [key for key, difference in found.items() if difference.p is not None]
-    p_values = [found[key].p for key in tested]
-    holm = multipletests(p_values, method="holm")[1] if p_values else ()
-    by_key = dict(zip(tested, holm, strict=True))
+    adjusted = holm([difference.p for difference in found.values()])
     shown = {}
-    for key, difference in found.items():
+    for (key, difference), p in zip(found.items(), adjusted, strict=True):
         note = f"{points(difference.low)} to {points(difference.high)}"
-        p = float(by_key[key]) if key in by_key else None
         shown[key] = Cell(points(difference.value), note, sort=difference.value), p_value(p)
     return shown
 

@@ -41,21 +41,32 @@ SUBJECTS = 60
 DECLARATION = Declaration(
     contact="ada@example.org", licence="CC0-1.0", training_data="train facts of the board world"
 )
+# Label, domain, question and templates.
+RELATIONS = {
+    "P19": (
+        *("place of birth", "id", "Where was {subject} born?"),
+        *("{subject} was born in", "The birthplace of {subject} is"),
+    ),
+    "P20": (
+        *("place of death", "id", "Where did {subject} die?"),
+        *("{subject} died in", "The death of {subject} occurred in"),
+    ),
+    "P106": (
+        *("occupation", "ood", "What kind of work does {subject} do?"),
+        *("The occupation of {subject} is", "{subject} worked as a"),
+    ),
+}
 CITIES = ("Aum", "Bresk", "Corvin", "Delm", "Éstry", "Fenn")
 
 
-def board_data(root: Path) -> Path:
+def board_data(root: Path, leave_out: Sequence[str] = ()) -> Path:
     """Write a data set of two ID relations and one OOD, 60 facts each a split."""
-    questions = {
-        "P19": "Where was {subject} born?",
-        "P20": "Where did {subject} die?",
-        "P106": "What kind of work does {subject} do?",
-    }
+    relations = {name: text for name, text in RELATIONS.items() if name not in leave_out}
     rng = np.random.default_rng(1)
     for split in ("train", "dev", "test"):
         folder = root / "dataset" / split
         folder.mkdir(parents=True)
-        for relation, question in questions.items():
+        for relation, (_, _, question, *_) in relations.items():
             answers = ("painter", "miller") if relation == "P106" else CITIES
             rows = [
                 {
@@ -66,17 +77,12 @@ def board_data(root: Path) -> Path:
             ]
             path = folder / f"{relation}.{split}.json"
             path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    (root / "relations.yaml").write_text(
-        "P19: {label: place of birth, domain: id, question: 'Where was {subject} born?'}\n"
-        "P20: {label: place of death, domain: id, question: 'Where did {subject} die?'}\n"
-        "P106: {label: occupation, domain: ood, question: 'What kind of work does {subject} do?'}\n"
-    )
+    keys = ("label", "domain", "question")
+    described = {name: dict(zip(keys, text, strict=False)) for name, text in relations.items()}
+    templates = {name: text[len(keys) :] for name, text in relations.items()}
+    (root / "relations.yaml").write_text(json.dumps(described))
+    (root / "templates.yaml").write_text(json.dumps(templates))
     (root / "aliases.json").write_text(json.dumps({"Aum": ["Aumville"], "Éstry": ["Estria"]}))
-    (root / "templates.yaml").write_text(
-        "P19:\n- '{subject} was born in'\n- 'The birthplace of {subject} is'\n"
-        "P20:\n- '{subject} died in'\n- 'The death of {subject} occurred in'\n"
-        "P106:\n- 'The occupation of {subject} is'\n- '{subject} worked as a'\n"
-    )
     return root
 
 
@@ -131,9 +137,9 @@ class World:
     table: MasteryTable
 
     @classmethod
-    def make(cls, folder: Path, base: Path) -> World:
-        """Write the data and the table; `base` is any model folder."""
-        data = board_data(folder / "data")
+    def make(cls, folder: Path, base: Path, leave_out: Sequence[str] = ()) -> World:
+        """Write the data, without some relations, and the table; `base` is any model folder."""
+        data = board_data(folder / "data", leave_out)
         file = folder / "mastery.parquet"
         return cls(folder, data, base, file, mastery_table(data, base, file))
 
@@ -154,6 +160,7 @@ class World:
         engine_args: Mapping[str, Any] | None = None,
         record: bool = True,
         style: str = "paper",
+        domain: str | None = None,
     ) -> Path:
         """Write the results of a fine-tune that is right on the given share of each stratum."""
         out = self.folder / "results" / f"{name}-{seed}"
@@ -165,6 +172,10 @@ class World:
         rng = np.random.default_rng([seed, len(name), *name.encode()])
         finetuned = self._outcomes(rng, shares, style)
         base = self._outcomes(np.random.default_rng(0), (0.02, 0.4, 0.6, 0.8, 1.0), "completion")
+        finetuned, base = (
+            [outcome for outcome in outcomes if domain in (None, outcome.domain)]
+            for outcomes in (finetuned, base)
+        )
         task = {
             "style": style,
             "split": "test",

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from board_making import DECLARATION, OTHER, RANDOM, RESTORED, ROW, World
 from forging import edit, row_folder
@@ -161,6 +162,31 @@ def test_a_board_from_the_cache_is_the_same(board_copy: Path, tmp_path: Path) ->
     assert {k: _numbers(row) for k, row in second.rows().items()} == {
         k: _numbers(row) for k, row in first.rows().items()
     }
+    for name, row in first.rows().items():
+        _same_contents(second.rows()[name], row)
+
+
+def _same_contents(row: Row, other: Row) -> None:
+    assert (row.entry, row.manifest) == (other.entry, other.manifest)
+    assert row.contents().restored == other.contents().restored
+    np.testing.assert_array_equal(row.asked, other.asked)
+    np.testing.assert_array_equal(row.correct, other.correct)
+
+
+# There are as many ID facts as OOD: what a row was asked does not follow from how many.
+def test_a_row_of_one_domain_is_the_same_from_the_cache(random_model: Path, tmp_path: Path) -> None:
+    world = World.make(tmp_path / "world", random_model, leave_out=("P20",))
+    root = tmp_path / "leaderboard"
+    world.submit_row(root, [world.results("whole", 0)], run="whole")
+    world.submit_row(root, [world.results("half", seed, domain="ood") for seed in range(3)])
+
+    first = board(root, tmp_path / "cache").rows()[ROW]
+    second = board(root, tmp_path / "cache").rows()[ROW]
+
+    _same_contents(second, first)
+    assert first.asked.tolist() == board(root).bases["the-base"].positions("ood").tolist()
+    assert first.measures["id"].value is None
+    assert _numbers(second) == _numbers(first)
 
 
 def test_the_cache_does_not_hide_a_change(board_copy: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_verifying_imports_no_model_library(honest_board: Path) -> None:
 # The commands of GitHub Actions: '%', line ends, and in properties ':' and ',' are escaped
 # (documented under "Workflow commands").
 def test_github_annotations_cannot_be_broken_out_of() -> None:
-    verdict = Verdict("a,b:c", "refused", ("50%\n::error::forged\r\x1b[31m",), (), None, ())
+    verdict = Verdict("a,b:c", "refused", ("50%\n::error::forged\r\x1b[31m",))
 
     lines = list(github_lines([verdict]))
 

@@ -5,9 +5,7 @@ Only what changed is made again: each file knows the digest of what it was made 
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -22,6 +20,7 @@ from sftknow_eval.artifacts import digest, locked
 from sftknow_eval.leaderboard.ranking import board as ranked_board
 from sftknow_eval.leaderboard.rows import Board, RankingTable, Row
 from sftknow_eval.leaderboard.site import exports, pages, pairs
+from sftknow_eval.leaderboard.site.collecting import collecting_nothing
 from sftknow_eval.leaderboard.site.files import SiteFolder
 from sftknow_eval.leaderboard.site.names import (
     board_page,
@@ -92,7 +91,7 @@ def build(root: Path, out: Path, options: Options | None = None) -> Built:
     fresh, made_by = options.fresh, digest([_code(), options.dataset, options.address])
     with (
         locked(cache),
-        _collecting_nothing(),
+        collecting_nothing(),
         drawings_kept(cache / "drawings"),
         SiteFolder(out, fresh=fresh) as folder,
         RowPieces(cache, made_by, fresh) as pieces,
@@ -100,18 +99,6 @@ def build(root: Path, out: Path, options: Options | None = None) -> Built:
         shown = ranked_board(root, cache, fresh=fresh)
         _Site(folder, shown, options, pieces, made_by).write()
     return Built(out, shown, folder.written, folder.kept)
-
-
-@contextlib.contextmanager
-def _collecting_nothing() -> Iterator[None]:
-    """Search for no cycles: what a build makes is needed to its end, and there are millions."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 class _Site:
@@ -206,8 +193,8 @@ class _Site:
     def _row(self, row: Row) -> None:
         key, store = self._pieces[row.id].key, self._board.bases[self._tables[row.id][0].base]
         top = f"rows/{row_slug(row.id)}"
-        copied = list(evidence_files(row.manifest)) if row.manifest else []
-        made = ["every_eval_ever.json", "eval_results.yaml"] if row.manifest else []
+        copied = evidence_files(row.entry) if row.entry else []
+        made = ["every_eval_ever.json", "eval_results.yaml"] if row.entry else []
         names = [row_page(row), *(f"{top}/{name}" for name in [*copied, *made])]
         names += [outcomes_file(row.id)] if has_answers(row) else []
         if self._folder.keep(*names, key=key):

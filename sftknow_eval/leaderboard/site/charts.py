@@ -115,13 +115,13 @@ def over_n(tables: Sequence[RankingTable]) -> Figure | None:
     """Draw the means over the number of training facts, over the tables of one base."""
     values = [
         {
-            **{"row": row.title, "n": row.manifest.regime.n, "domain": words},
+            **{"row": row.title, "n": row.entry.n, "domain": words},
             "line": _line(row),
             **_percent(row, domain),
         }
         for table in tables
         for row in table.rows
-        if row.manifest is not None and row.manifest.regime.n is not None and not row.control
+        if row.entry and row.entry.n is not None and not row.control
         for domain, words in _DOMAINS.items()
         if row.measures[domain].value is not None
     ]
@@ -188,7 +188,7 @@ def _curves(table: RankingTable) -> Iterator[dict[str, Any]]:
     drawn = set()
     for row, name in zip(table.rows, _names(table, table.rows), strict=True):
         found: dict[tuple[str, float], list[float]] = {}
-        for run in row.manifest.seeds if row.manifest else ():
+        for run in row.manifest.seeds if row.entry and row.entry.swept and row.manifest else ():
             for point in run.curve:
                 for domain, value in (("id", point.id), ("ood", point.ood)):
                     if value is not None:
@@ -223,9 +223,9 @@ def _kind(row: Row) -> str:
 
 
 def _line(row: Row) -> str:
-    assert row.manifest is not None
-    stratum = row.manifest.regime.stratum
-    return f"{row.manifest.strategy}, {'all strata' if stratum is None else f'stratum {stratum}'}"
+    assert row.entry is not None
+    stratum = row.entry.stratum
+    return f"{row.entry.strategy}, {'all strata' if stratum is None else f'stratum {stratum}'}"
 
 
 def _percent(row: Row, key: str) -> dict[str, float | None]:

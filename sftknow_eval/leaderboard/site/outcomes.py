@@ -56,7 +56,7 @@ def has_answers(row: Row) -> bool:
 
     `base_again` has verdicts of samples only.
     """
-    return bool(row.correct.size) and row.control != "base_again"
+    return row.control != "base_again" and (row.entry is None or row.entry.evident)
 
 
 def row_facts(row: Row, store: BaseStore) -> RowFacts:
@@ -66,9 +66,9 @@ def row_facts(row: Row, store: BaseStore) -> RowFacts:
     asked[row.asked] = True
     correct_SF = np.zeros((len(row.correct), size), bool)
     correct_SF[:, row.asked] = row.correct
-    if row.folder is None or row.manifest is None:
+    if row.folder is None or row.entry is None:
         return RowFacts(correct_SF, asked, store.outputs)
-    found = read_evidence(row.folder, row.manifest.seeds[0].seed).outputs
+    found = read_evidence(row.folder, row.entry.seeds[0].seed).outputs
     outputs = [""] * size
     for i, text in zip(row.asked.tolist(), found, strict=True):
         outputs[i] = text

@@ -123,7 +123,7 @@ class SitePages:
 
     def index(self, board: Board) -> Make:
         """Return how to make the first page."""
-        rows = [row for row in board.rows().values() if row.manifest is not None]
+        rows = [row for row in board.rows().values() if row.entry]
 
         def make() -> str:
             return self._page(

@@ -84,5 +84,5 @@ class RowPieces:
 
 
 def _made(row: Row) -> list[str]:
-    record = exports.record_text(row) if row.manifest else ""
+    record = exports.record_text(row) if row.entry else ""
     return [exports.row_text(row), exports.csv_tail(row), record, board_table.cells(row)]

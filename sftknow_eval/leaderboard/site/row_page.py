@@ -8,6 +8,7 @@ from typing import Any
 
 from sftknow_eval.leaderboard.base_store import BaseStore
 from sftknow_eval.leaderboard.columns import BY_KEY, COLUMNS
+from sftknow_eval.leaderboard.entry import Entry
 from sftknow_eval.leaderboard.manifest import Manifest
 from sftknow_eval.leaderboard.rows import RankingTable, Row
 from sftknow_eval.leaderboard.site.names import (
@@ -62,7 +63,7 @@ def row_context(
         "lost": _examples("lost", found.get("lost", [])) if shows else None,
         "gained": _examples("gained", found.get("gained", [])) if shows else None,
         "again": _again(manifest) if manifest else "",
-        "evidence": list(_evidence(manifest)) if manifest else [],
+        "evidence": list(_evidence(row.entry)) if row.entry else [],
         "provenance": list(_provenance(manifest, store)) if manifest else [],
         "seeds": _seeds(manifest) if manifest else None,
         "config": manifest.config.model_dump_json(indent=2) if manifest and manifest.config else "",
@@ -154,20 +155,15 @@ def _again(manifest: Manifest) -> str:
     return shlex.join(["sftknow", "eval", manifest.seeds[0].weights.name, *options])
 
 
-def evidence_files(manifest: Manifest) -> Iterator[str]:
-    """Yield the files of a submission that its page offers, by their place in its folder."""
-    yield "manifest.json"
-    for run in manifest.seeds:
-        if run.evidence:
-            yield f"evidence/seed-{run.seed}.parquet"
-        if run.recipe and run.recipe.sha256:
-            yield f"recipes/seed-{run.seed}.json"
+def evidence_files(entry: Entry) -> list[str]:
+    """Return the files of a submission that its page offers, by their place in its folder."""
+    return [name for name in entry.files if not name.startswith("training/")]
 
 
-def _evidence(manifest: Manifest) -> Iterator[tuple[str, str]]:
+def _evidence(entry: Entry) -> Iterator[tuple[str, str]]:
     words = {"manifest.json": "the manifest", "evidence": "answers to each fact, seed"}
     words["recipes"] = "the restoration recipe, seed"
-    for name in evidence_files(manifest):
+    for name in evidence_files(entry):
         folder, _, file = name.rpartition("/")
         seed = f" {file.partition('-')[2].partition('.')[0]}" if folder else ""
         yield name, f"{name}: {words[folder or name]}{seed}"

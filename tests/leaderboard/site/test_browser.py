@@ -254,7 +254,7 @@ def test_the_policy_stops_what_is_slipped_in(chromium: Browser, built: Built) ->
 
 
 def test_hostile_texts_are_shown_and_do_nothing(open_page: Open, hostile_site: Built) -> None:
-    row: Row = next(row for row in hostile_site.board.rows().values() if row.manifest)
+    row: Row = next(row for row in hostile_site.board.rows().values() if row.entry)
     for name in (row_page(row), "compare.html"):
         page = open_page(name, site=hostile_site.site)
         if name == "compare.html":
