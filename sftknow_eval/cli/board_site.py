@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -40,11 +38,8 @@ def build(
     Submissions are verified first; refused ones are listed on the rules page and keep no other
     from being shown. What did not change since the last build is kept.
     """
-    from rich.console import Console
-
     from sftknow_eval.leaderboard.site.collecting import collecting_nothing
 
-    atexit.register(gc.freeze)  # a last search of all that is left would find nothing
     with collecting_nothing():
         from sftknow_eval.leaderboard.site.build import Options, build, summary
 
@@ -53,15 +48,13 @@ def build(
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    console = Console(highlight=False)
-    console.print(
+    typer.echo(
         f"Boards: {found['boards']}. Rows with the boards' own controls: {found['rows']}. Refused: "
-        f"{found['refused']}. Files: {found['files_made']} made, {found['files_kept']} kept.",
-        soft_wrap=True,
+        f"{found['refused']}. Files: {found['files_made']} made, {found['files_kept']} kept."
     )
     if found["refused"]:
-        console.print(f"For the reasons: sftknow board verify {root}", markup=False, soft_wrap=True)
-    console.print(f"Open {found['index']}", soft_wrap=True)
+        typer.echo(f"For the reasons: sftknow board verify {root}")
+    typer.echo(f"Open {found['index']}")
 
 
 def serve(

@@ -1,10 +1,17 @@
-"""A file of values by key, one a line: what did not change is read, and is not written out anew."""
+"""A file of values by key, one a line: what did not change is read, and is not written out anew.
+
+Values that come new are appended. Where one goes or changes the file is written anew, as a whole.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from sftknow_eval.artifacts import atomic_path
 
@@ -25,12 +32,12 @@ class KeptLines:
         self._head = f"{_FORMAT} {made_by}"
         self._before = {} if fresh else self._read()
         self._now: dict[str, str] = {}
-        self._changed = False
+        self._new: dict[str, str] = {}
 
     def get(self, key: str) -> Any | None:
         """Return the earlier value of a key, which is kept on; None without one."""
         text = self.text(key)
-        return None if text is None else json.loads(text)
+        return None if text is None else from_json(text)
 
     def put(self, key: str, value: Any) -> None:
         """Keep a value; its key holds no space."""
@@ -45,21 +52,29 @@ class KeptLines:
 
     def put_text(self, key: str, text: str) -> None:
         """Keep a text of one line; its key holds no space."""
-        self._now[key] = text
-        self._changed = True
+        self._now[key] = self._new[key] = text
 
     def write(self) -> None:
         """Write all values that were read or made in this build, if they are others than before."""
-        if self._path and (self._changed or self._now.keys() != self._before.keys()):
-            lines = [self._head, *(f"{key} {text}" for key, text in self._now.items()), ""]
+        if self._path is None:
+            return
+        if not self._before or self._new.keys() & self._before or self._before.keys() - self._now:
             with atomic_path(self._path) as partial:
-                partial.write_text("\n".join(lines), encoding="utf-8")
+                partial.write_bytes(f"{self._head}\n".encode() + _lines(self._now))
+        elif self._new:
+            with self._path.open("ab") as file:
+                file.write(_lines(self._new))
+                os.fsync(file.fileno())
 
     def _read(self) -> dict[str, str]:
         if self._path is None or not self._path.is_file():
             return {}
         head, *lines = self._path.read_text(encoding="utf-8").split("\n")
         if head != self._head or not lines or lines.pop():
-            return {}  # of other source, or cut off: as good as none
+            return {}  # of other source, or cut off by a kill: as good as none
         found = (line.partition(" ") for line in lines)
         return {key: text for key, _, text in found}
+
+
+def _lines(values: Mapping[str, str]) -> bytes:
+    return "".join(f"{key} {text}\n" for key, text in values.items()).encode()

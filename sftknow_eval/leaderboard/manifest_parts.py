@@ -16,9 +16,12 @@ Number = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e9)]
 
 
 class Strict(BaseModel):
-    """Unknown fields and values of other types are refused."""
+    """Unknown fields and values of other types are refused.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    Built when first used: the manifest holds all its parts, and nearly always is all that is used.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class Base(Strict):

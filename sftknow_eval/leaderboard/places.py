@@ -37,14 +37,14 @@ def submission_folders(root: Path, below: Path) -> list[Path]:
     refused for their place; and links, which will be refused for being links.
     """
     asked, top = _plain(below), root.resolve()
-    found = sorted(set(_submissions(top / SUBMISSIONS)))
+    found = sorted(map(Path, set(_submissions(f"{top / SUBMISSIONS}"))))
     if asked == top:
         return found
     inside = [folder for folder in found if folder == asked or asked in folder.parents]
     return inside or [folder for folder in found if folder in asked.parents]
 
 
-def _submissions(folder: Path, depth: int = 0) -> Iterator[Path]:
+def _submissions(folder: str, depth: int = 0) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
             found = list(entries)
@@ -60,9 +60,9 @@ def _submissions(folder: Path, depth: int = 0) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _submissions(folder / entry.name, depth + 1)
+            yield from _submissions(entry.path, depth + 1)
         elif depth < _DEPTH and entry.is_symlink() and entry.is_dir():
-            yield folder / entry.name
+            yield entry.path
 
 
 def _is_manifest(entry: os.DirEntry[str]) -> bool:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import ValidationError
@@ -25,7 +26,9 @@ from sftknow_eval.leaderboard.manifest import Manifest, SeedRun
 from sftknow_eval.leaderboard.recount import differences, seed_counts
 from sftknow_eval.mastery.facts import DOMAINS
 from sftknow_eval.mastery.table import N_STRATA
-from sftknow_eval.restoration.recipe import Recipe as RestorationRecipe
+
+if TYPE_CHECKING:
+    from sftknow_eval.restoration.recipe import Recipe as RestorationRecipe
 
 RECIPE_LIMIT = 8 << 20
 _SHOWN = 3
@@ -194,6 +197,8 @@ def _restored(
     """Return restored and all elements of the region, from the recipe."""
     if run.recipe is None or run.recipe.sha256 is None:
         return None
+    from sftknow_eval.restoration.recipe import Recipe as RestorationRecipe
+
     name = f"recipes/seed-{run.seed}.json"
     content = read_bytes(folder / name, folder, RECIPE_LIMIT)
     if sha256(content) != run.recipe.sha256:

@@ -29,7 +29,7 @@ from sftknow_eval.leaderboard.verify import Verdict
 if TYPE_CHECKING:
     from sftknow_eval.leaderboard.verify import Verifier
 
-_NAME = "verdicts.txt"
+_VERDICTS, _PAIRS = "verdicts.txt", "pairs.txt"
 # 128 bits of a digest name a row among the pairs of a board.
 _PAIR_MARK = 32
 
@@ -41,7 +41,10 @@ class VerdictCache:
 
     def __init__(self, folder: Path | None, verifier: Verifier, *, fresh: bool = False) -> None:
         self._on = folder is not None
-        self._kept = KeptLines(folder / _NAME if folder else None, code_digest(), fresh=fresh)
+        self._kept, self._pairs = (
+            KeptLines(folder / name if folder else None, code_digest(), fresh=fresh)
+            for name in (_VERDICTS, _PAIRS)
+        )
         self._verifier = verifier
         self._held: dict[str, dict[str, Any]] = {}
         self._keys: dict[Path, str] = {}
@@ -53,6 +56,7 @@ class VerdictCache:
     def __exit__(self, *failure: object) -> None:
         if failure[0] is None:
             self._kept.write()
+            self._pairs.write()
 
     def verdict(self, folder: Path) -> Verdict:
         """Return the verdict on a submission by itself."""
@@ -111,12 +115,12 @@ class VerdictCache:
         if "" in marks.values():
             return list(make(others))
         key = f"{column}:{marks[first]}"
-        known = self._kept.get(key) or {}
+        known = self._pairs.get(key) or {}
         missing = [other for other in others if marks[other] not in known]
         made = dict(zip(missing, make(missing), strict=True)) if missing else {}
         found = [made[other] if other in made else known[marks[other]] for other in others]
         if missing:
-            self._kept.put(key, {marks[o]: p for o, p in zip(others, found, strict=True)})
+            self._pairs.put(key, {marks[o]: p for o, p in zip(others, found, strict=True)})
         return found
 
     def mark(self, folder: Path) -> str:

@@ -136,12 +136,12 @@ class _Site:
         board, view = self._board, self._pages
         made_ahead = []
         texts = {id(table): exports.table_text(table, self._texts) for table in board.tables}
-        whole = digest([*texts.values(), exports.board_text(board, (), {})])
+        whole = _digest_of(*texts.values(), exports.board_text(board, (), {}))
         for table in board.tables:
             siblings = [other for other in board.tables if _same_base(other, table)]
             ahead = pairs.pairs_of(table)
             made_ahead += ahead
-            seen = digest([texts[id(other)] for other in siblings])
+            seen = _digest_of(*(texts[id(other)] for other in siblings))
             cells = {row.id: self._pieces[row.id].cells for row in table.rows}
             yield board_page(table), seen, view.board(table, cells, siblings, board, ahead)
             yield from self._exports(exports_of(table), [table], whole)
@@ -216,6 +216,10 @@ class _Site:
         entries = exports.eval_results(row, self._options.dataset, source)
         text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
         self._folder.add(f"{top}/eval_results.yaml", text.encode(), key)
+
+
+def _digest_of(*texts: str) -> str:
+    return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()
 
 
 def _same_base(one: RankingTable, other: RankingTable) -> bool:
