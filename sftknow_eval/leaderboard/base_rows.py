@@ -14,7 +14,7 @@ from sftknow_eval.errors import MasteryError
 from sftknow_eval.evaluation.null_row import share_out
 from sftknow_eval.leaderboard.columns import BY_KEY
 from sftknow_eval.leaderboard.manifest import BENCHMARK
-from sftknow_eval.leaderboard.measures import Panel, as_measure, differences
+from sftknow_eval.leaderboard.measures import Panel, difference
 from sftknow_eval.leaderboard.rows import Contents, Measure, Row
 from sftknow_eval.mastery.table import N_STRATA
 
@@ -26,7 +26,7 @@ _CONTROL = ("a control",)
 
 def base_rows(store: BaseStore) -> tuple[Row, ...]:
     """Return the controls that a base's store holds: `base`, and `base_again` where it can be."""
-    contents = Contents(None, store.positions(), store.knows[None])
+    contents = Contents(store.positions(), store.knows[None])
     panel = Panel.of(store.code, store.subject_code, store.knows)
     row = Row(
         id=f"{BENCHMARK}/{store.info.id}/base",
@@ -64,7 +64,7 @@ def _base_again(store: BaseStore) -> Row | None:
         measures=dict.fromkeys(BY_KEY, Measure(None)) | panel.measures(again),
         not_ranked=_CONTROL,
         base_difference={
-            domain: as_measure(differences(again, [first], panel.means[domain])[0])
+            domain: difference(again, first, panel.means[domain])
             for domain in ("id", "ood")
             if panel.means[domain].parts
         },

@@ -69,7 +69,7 @@ class KeptLines:
     def _read(self) -> dict[str, str]:
         if self._path is None or not self._path.is_file():
             return {}
-        head, *lines = self._path.read_text(encoding="utf-8").split("\n")
+        head, *lines = self._path.read_bytes().decode().split("\n")
         if head != self._head or not lines or lines.pop():
             return {}  # of other source, or cut off by a kill: as good as none
         found = (line.partition(" ") for line in lines)

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sftknow_eval.evaluation.statistics.clustered import few_clusters
 from sftknow_eval.evaluation.statistics.intervals import enough
 from sftknow_eval.evaluation.statistics.quantiles import t_quantile
-from sftknow_eval.evaluation.statistics.tiers import Difference, differences_over_seeds
+from sftknow_eval.evaluation.statistics.tiers import Side, differences
 from sftknow_eval.leaderboard.rows import Measure
 from sftknow_eval.mastery.facts import DOMAINS
 from sftknow_eval.mastery.table import N_STRATA
@@ -81,22 +82,23 @@ class Mean:
 
     def error(self, values_F: np.ndarray) -> float | None:
         """Return the standard error of the mean, by subject; None for one subject."""
-        if self.n_clusters < 2:
-            return None
+        return float(np.linalg.norm(self._errors(values_F))) if self.n_clusters > 1 else None
+
+    def side(self, values_SF: np.ndarray) -> Side:
+        """Return a row in differences of this mean from others."""
+        return Side.weighted(values_SF, self.weight_F, self._errors(values_SF.mean(axis=0)))
+
+    def _errors(self, values_F: np.ndarray) -> np.ndarray:
+        """Return what each subject adds to the mean's error, as `clustered.error_parts`."""
         rest_F = np.zeros(len(values_F))
         for part in self.parts:
             rest_F[part.facts] = values_F[part.facts] - values_F[part.facts].mean()
         inside = self.cluster_F >= 0
-        sums_G = np.bincount(
+        sums_G: np.ndarray = np.bincount(
             self.cluster_F[inside], (rest_F * self.weight_F)[inside], self.n_clusters
         )
-        return math.sqrt(float(sums_G @ sums_G) * self.correction)
-
-    @property
-    def correction(self) -> float:
-        """Return the factor for few clusters and few facts (as statsmodels and Stata)."""
-        free = max(self.n_facts - len(self.parts), 1)
-        return self.n_clusters / (self.n_clusters - 1) * (self.n_facts - 1) / free
+        sums_G *= few_clusters(self.n_clusters, self.n_facts, len(self.parts)) ** 0.5
+        return sums_G
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,17 +218,9 @@ def of_numbers(values: Sequence[float | None]) -> Measure:
     return Measure(mean, max(mean - margin, 0.0), mean + margin, tuple(values), sd, OVER_SEEDS)
 
 
-def differences(one_SF: np.ndarray, others: Sequence[np.ndarray], mean: Mean) -> list[Difference]:
-    """Return how far a row differs from each of others in a mean of the same facts."""
-    inside = mean.cluster_F >= 0
-    groups = [np.isin(np.flatnonzero(inside), part.facts) for part in mean.parts]
-    return differences_over_seeds(
-        one_SF[:, inside], [other[:, inside] for other in others], groups, mean.cluster_F[inside]
-    )
-
-
-def as_measure(difference: Difference) -> Measure:
-    """Return a difference as a row shows it."""
+def difference(one_SF: np.ndarray, other_SF: np.ndarray, mean: Mean) -> Measure:
+    """Return how far a row differs from another in a mean of the same facts."""
+    difference = differences(mean.side(one_SF), [mean.side(other_SF)])[0]
     return Measure(difference.value, difference.low, difference.high, method="paired, by subject")
 
 

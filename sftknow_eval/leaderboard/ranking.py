@@ -17,19 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from sftknow_eval.errors import SubmissionError
-from sftknow_eval.evaluation.statistics.tiers import tiers
+from sftknow_eval.evaluation.statistics.tiers import Side, differences, tiers
 from sftknow_eval.leaderboard.base_rows import base_rows
 from sftknow_eval.leaderboard.columns import BY_KEY, RANKED
 from sftknow_eval.leaderboard.contamination import StratumZero, stratum_zero_flag
 from sftknow_eval.leaderboard.entry import Entry
 from sftknow_eval.leaderboard.manifest import Manifest
-from sftknow_eval.leaderboard.measures import (
-    Mean,
-    Panel,
-    as_measure,
-    differences,
-    of_numbers,
-)
+from sftknow_eval.leaderboard.measures import Mean, Panel, difference, of_numbers
 from sftknow_eval.leaderboard.places import submission_folders
 from sftknow_eval.leaderboard.reproductions import FOLDER as REPRODUCTIONS
 from sftknow_eval.leaderboard.reproductions import is_reproduced, record_path
@@ -138,7 +132,7 @@ class _Rows:
         panel = self.panel(entry.base, held.asked)
         knows = self._verifier.reference(entry.base).store.knows[held.asked][None]
         base_difference = {
-            domain: as_measure(differences(held.correct, [knows], panel.means[domain])[0])
+            domain: difference(held.correct, knows, panel.means[domain])
             for domain in ("id", "ood")
             if panel.means[domain].parts
         }
@@ -295,10 +289,13 @@ def _tier_numbers(
     ordered = sorted(rows, key=lambda row: (-(row.measures[column].value or 0.0), row.id))
     by_id = {row.id: row for row in ordered}
 
+    @functools.cache
+    def side(name: str) -> Side:
+        return mean.side(by_id[name].correct)
+
     def p_values(first: str, below: Sequence[str]) -> list[float | None]:
         def make(others: Sequence[str]) -> list[float | None]:
-            rows = [by_id[name].correct for name in others]
-            return [found.p for found in differences(by_id[first].correct, rows, mean)]
+            return [found.p for found in differences(side(first), list(map(side, others)))]
 
         folders = {name: by_id[name].folder for name in (first, *below)}
         return kept.p_values(column, first, below, folders, make)

@@ -55,16 +55,21 @@ class Contents:
     """What a row's files hold.
 
     Attributes:
-        manifest: as submitted; None for the board's own controls.
         asked: positions in the base's store of the facts that were asked; int (facts).
         correct: verdicts on them; bool (seeds, facts). Both empty where there is no evidence.
         restored: for each seed, elements restored and of the region; None without a recipe.
+        read_manifest: gives the manifest; None for the board's own controls.
     """
 
-    manifest: Manifest | None = None
     asked: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     correct: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
     restored: tuple[tuple[int, int] | None, ...] = ()
+    read_manifest: Callable[[], Manifest | None] = lambda: None
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest as submitted; None for the board's own controls."""
+        return self.read_manifest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -171,14 +171,18 @@ class VerdictCache:
         return dataclasses.replace(verdict, entry=entry, contents=functools.cache(contents))
 
     def _contents(self, held: dict[str, Any], folder: Path, base: str) -> Contents:
-        # These very bytes were read with all care before.
-        manifest = Manifest.model_validate_json((folder / MANIFEST_NAME).read_bytes())
         positions = self._verifier.reference(base).positions
         asked = positions.get(held["asked"], np.zeros(0, np.int64))
         bits = np.frombuffer(base64.b64decode(held["correct"]), np.uint8)
         correct = np.unpackbits(bits, count=math.prod(held["shape"])).astype(bool)
         restored = tuple(tuple(counts) if counts else None for counts in held["restored"])
-        return Contents(manifest, asked, correct.reshape(held["shape"]), restored)
+        read = functools.cache(functools.partial(_manifest, folder))
+        return Contents(asked, correct.reshape(held["shape"]), restored, read)
+
+
+def _manifest(folder: Path) -> Manifest:
+    # These very bytes were read with all care before.
+    return Manifest.model_validate_json((folder / MANIFEST_NAME).read_bytes())
 
 
 class _KeptMeasures(Mapping[str, Measure]):

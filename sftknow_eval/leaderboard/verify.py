@@ -149,10 +149,10 @@ class Verifier:
 def contents_of(manifest: Manifest, seeds: Sequence[CheckedSeed]) -> Contents:
     """Return what a submission's files hold, of its seeds by themselves."""
     return Contents(
-        manifest,
         seeds[0].asked,
         np.stack([seed.correct for seed in seeds]),
         tuple(seed.restored for seed in seeds),
+        lambda: manifest,
     )
 
 

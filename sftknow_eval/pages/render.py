@@ -7,6 +7,7 @@ sheet and scripts are files beside it. Neither loads anything from elsewhere.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -107,6 +108,7 @@ def _compiled() -> jinja2.BytecodeCache | None:
     return jinja2.FileSystemBytecodeCache(str(folder)) if os.access(folder, os.W_OK) else None
 
 
+@functools.cache
 def _for_template(asset: Asset) -> dict[str, Any]:
     # Their own text is what the policy's hashes are of; it holds no closing tag.
     assert not any(end in asset.text.lower() for end in ("</script", "</style"))

@@ -13,7 +13,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from sftknow_eval.evaluation.results import Share
-from sftknow_eval.evaluation.statistics.clustered import clustered_error, clustered_errors
+from sftknow_eval.evaluation.statistics.clustered import clustered_error, error_parts
 from sftknow_eval.evaluation.statistics.intervals import (
     Estimate,
     enough,
@@ -157,16 +157,15 @@ def test_errors_of_single_facts_are_those_of_a_mean() -> None:
     assert (mean, error) == pytest.approx((values.mean(), stats.sem(values)))
 
 
-def test_many_errors_at_once_are_those_of_statsmodels() -> None:
+def test_parts_of_errors_are_linear_and_add_up_to_those_of_statsmodels() -> None:
     rng = np.random.default_rng(0)
     strata, codes = rng.integers(0, 5, 300), rng.integers(0, 120, 300)
     codes = np.unique(codes, return_inverse=True)[1]
     groups = [strata == stratum for stratum in (0, 1, 3)]
-    rows = rng.random((4, 300))
-    means, errors = clustered_errors(rows, groups, codes)
-    expected = [clustered_error(row, groups, codes) for row in rows]
-    assert means == pytest.approx([mean for mean, _ in expected])
-    assert errors == pytest.approx([error for _, error in expected])
+    one, other = rng.random((2, 300))
+    parts = error_parts(one, groups, codes) - error_parts(other, groups, codes)
+    assert np.linalg.norm(parts) == pytest.approx(clustered_error(one - other, groups, codes)[1])
+    assert np.isnan(error_parts(one, groups, np.zeros(300, int))).all()
 
 
 def test_the_bootstrap_and_the_regression_give_the_same_error() -> None:

@@ -13,9 +13,10 @@ from statsmodels.stats.meta_analysis import combine_effects
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.evaluation.results import Share
 from sftknow_eval.evaluation.statistics import (
+    Side,
     compare_strategies,
     difference_over_seeds,
-    differences_over_seeds,
+    differences,
     seed_summary,
     tiers,
 )
@@ -158,7 +159,8 @@ def test_many_seeds_of_even_luck_give_welchs_test() -> None:
 def test_with_a_single_seed_only_facts_count_and_it_says_so() -> None:
     rng = np.random.default_rng(0)
     one, three = runs(rng, 1, 0.3), runs(rng, 3, 0.3)
-    alone, several = differences_over_seeds(three, [one, three[::-1]], GROUPS, ALONE)
+    sides = [Side.of(values, GROUPS, ALONE) for values in (three, one, three[::-1])]
+    alone, several = differences(sides[0], sides[1:])
     assert (alone.over_seeds, several.over_seeds) == (False, True)
     assert several.value == 0
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from sftknow_eval.evaluation.statistics import difference_over_seeds, differences
 from sftknow_eval.evaluation.statistics.seeds import over_seeds as reference
 from sftknow_eval.leaderboard.measures import Mean, of_numbers, over_seeds, wilson
 from sftknow_eval.leaderboard.ranking import pareto
@@ -28,6 +31,20 @@ def test_means_over_seeds_are_those_of_the_statistics(seeds: int, facts: int, sh
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
         assert found.seeds == pytest.approx(expected.values)
         assert found.sd == (None if seeds == 1 else pytest.approx(expected.between_seeds))
+
+
+def test_differences_of_a_mean_are_those_of_strategies() -> None:
+    rng = np.random.default_rng(0)
+    one_SF, other_SF = rng.random((3, 400)) < 0.6, rng.random((2, 400)) < 0.5
+    stratum_F = rng.integers(0, 5, 400)
+    groups = [stratum_F == s for s in (0, 2, 3)]
+    subject_F = np.unique(rng.integers(0, 150, 400), return_inverse=True)[1]
+
+    expected = difference_over_seeds(one_SF, other_SF, groups, subject_F)
+    mean = Mean.of(groups, subject_F)
+    found = differences(mean.side(one_SF), [mean.side(other_SF)])[0]
+
+    assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(expected))
 
 
 def test_wilson_is_that_of_scipy() -> None:

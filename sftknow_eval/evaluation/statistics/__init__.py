@@ -11,9 +11,10 @@ from sftknow_eval.evaluation.statistics.panel import Panel
 from sftknow_eval.evaluation.statistics.seeds import OverSeeds, SeedSummary, seed_summary
 from sftknow_eval.evaluation.statistics.tiers import (
     Difference,
+    Side,
     compare_strategies,
     difference_over_seeds,
-    differences_over_seeds,
+    differences,
     tiers,
 )
 
@@ -24,10 +25,11 @@ __all__ = [
     "Pair",
     "Panel",
     "SeedSummary",
+    "Side",
     "compare_runs",
     "compare_strategies",
     "difference_over_seeds",
-    "differences_over_seeds",
+    "differences",
     "seed_summary",
     "tiers",
 ]

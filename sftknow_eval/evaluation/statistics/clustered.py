@@ -3,11 +3,12 @@
 For averages over seeds and for ranking, where thousands of differences are wanted. The bootstrap
 gives the same errors, more slowly.
 
-Suffixes: F facts, G groups, R rows of values.
+Suffixes: F facts, G groups, C clusters.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -64,28 +65,35 @@ def clustered_error(
     return mean, float(np.sqrt(max(contrast @ fitted.cov_params() @ contrast, 0.0)))
 
 
-def clustered_errors(
-    values_RF: np.ndarray, groups: Sequence[np.ndarray], cluster_F: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (R) means over groups and (R) standard errors, of many rows of values at once.
+def error_parts(
+    values_F: np.ndarray, groups: Sequence[np.ndarray], cluster_F: np.ndarray
+) -> np.ndarray:
+    """Return (C): what each cluster adds to the mean over groups beyond its expectation.
 
-    What `clustered_error` gives for each row, to rounding: ranking a large board takes tens of
-    thousands of them, and a regression each would take minutes. Errors are NaN for one cluster.
+    The root of their sum of squares is the standard error that `clustered_error` gives, to
+    rounding. They are linear in the values: those of a difference are the differences of those of
+    its sides, so that a board computes them once for each of its rows. NaN for one cluster.
     """
     indicators_FG = np.stack(groups, axis=1).astype(np.float64)
     inside = indicators_FG.any(axis=1)
-    values_RF, indicators_FG = values_RF[:, inside].astype(np.float64), indicators_FG[inside]
+    values_F, indicators_FG = values_F[inside].astype(np.float64), indicators_FG[inside]
     codes = np.unique(cluster_F[inside], return_inverse=True)[1]
     n, n_groups = indicators_FG.shape
-    n_clusters = int(codes.max()) + 1
     shares_FG = indicators_FG / indicators_FG.sum(axis=0)
-    means_RG = values_RF @ shares_FG
-    rest_RF = (values_RF - means_RG @ indicators_FG.T) * shares_FG.sum(axis=1) / n_groups
-    squares_R = (cluster_sums(rest_RF.T, codes) ** 2).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        # statsmodels' correction for few clusters and for the means that were estimated.
-        small = np.float64(n_clusters) / (n_clusters - 1) * (n - 1) / (n - n_groups)
-        return means_RG.mean(axis=1), np.sqrt(squares_R * small)
+    rest_F = (values_F - indicators_FG @ (values_F @ shares_FG)) * shares_FG.sum(axis=1) / n_groups
+    sums_C: np.ndarray = cluster_sums(rest_F[:, None], codes)[:, 0]
+    sums_C *= few_clusters(len(sums_C), n, n_groups) ** 0.5
+    return sums_C
+
+
+def few_clusters(n_clusters: int, n_facts: int, n_groups: int) -> float:
+    """Return statsmodels' correction of a variance for few clusters and for estimated means.
+
+    NaN for one cluster.
+    """
+    if n_clusters < 2:
+        return math.nan
+    return n_clusters / (n_clusters - 1) * (n_facts - 1) / max(n_facts - n_groups, 1)
 
 
 def _share(values_F: np.ndarray, cluster_F: np.ndarray) -> Estimate:

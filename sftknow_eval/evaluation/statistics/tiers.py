@@ -1,7 +1,7 @@
 """Strategies side by side, each with several seeds: told apart or not, and ranked in tiers.
 
-Suffixes: S seeds of one strategy, T of another, F facts, R strategies to compare with, V sources
-of variance.
+Suffixes: S seeds of one strategy, T of another, F facts, C clusters of them, R strategies to
+compare with, V sources of variance.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from sftknow_eval.evaluation.results import CONFIDENCE, Outcome
-from sftknow_eval.evaluation.statistics.clustered import clustered_errors
+from sftknow_eval.evaluation.statistics.clustered import error_parts
 from sftknow_eval.evaluation.statistics.panel import Panel
 from sftknow_eval.evaluation.statistics.seeds import strata_groups
 from sftknow_eval.evaluation.statistics.significance import holm
@@ -62,37 +62,55 @@ def difference_over_seeds(
         groups: bool (F) each, such as the strata.
         cluster_F: subject of each fact.
     """
-    return differences_over_seeds(one_SF, [other_TF], groups, cluster_F)[0]
+    one, other = (Side.of(values, groups, cluster_F) for values in (one_SF, other_TF))
+    return differences(one, [other])[0]
 
 
-def differences_over_seeds(
-    one_SF: np.ndarray,
-    others_TF: Sequence[np.ndarray],
-    groups: Sequence[np.ndarray],
-    cluster_F: np.ndarray,
-) -> list[Difference]:
-    """Return how far one strategy differs from each of many others; see `difference_over_seeds`.
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """One strategy in differences from others on the same facts.
 
-    Args:
-        one_SF: what each seed of the one made of each fact.
-        others_TF: for each other, what its seeds did.
-        groups: bool (F) each, such as the strata.
-        cluster_F: subject of each fact.
+    Attributes:
+        value: mean of strata over its seeds.
+        errors_C: what each cluster adds to its error (`clustered.error_parts`).
+        seeds: how many.
+        variance: of the mean over seeds; 0 for one seed.
     """
-    held = [group for group in groups if group.any()]
-    weight_F = np.mean([group / group.sum() for group in held], axis=0)
-    between_RF = one_SF.mean(axis=0) - np.stack([other.mean(axis=0) for other in others_TF])
-    values_R, errors_R = clustered_errors(between_RF, held, cluster_F)
-    clusters = len(np.unique(cluster_F[np.logical_or.reduce(held)]))
-    own = _over_seeds(one_SF, weight_F)
-    others_R2 = np.array([_over_seeds(other, weight_F) for other in others_TF])
-    several_R = (others_R2[:, 1] > 0) & (own[1] > 0)
+
+    value: float
+    errors_C: np.ndarray
+    seeds: int
+    variance: float
+
+    @classmethod
+    def of(cls, values_SF: np.ndarray, groups: Sequence[np.ndarray], cluster_F: np.ndarray) -> Self:
+        """Return the side of a strategy; the arguments are those of `difference_over_seeds`."""
+        held = [group for group in groups if group.any()]
+        weight_F = np.mean([group / group.sum() for group in held], axis=0)
+        return cls.weighted(
+            values_SF, weight_F, error_parts(values_SF.mean(axis=0), held, cluster_F)
+        )
+
+    @classmethod
+    def weighted(cls, values_SF: np.ndarray, weight_F: np.ndarray, errors_C: np.ndarray) -> Self:
+        """Return the side with these weights of facts."""
+        n = len(values_SF)
+        variance = float((values_SF @ weight_F).var(ddof=1)) / n if n > 1 else 0.0
+        # The mean before the weights: the same whatever order the seeds stand in.
+        return cls(float(values_SF.mean(axis=0) @ weight_F), errors_C, n, variance)
+
+
+def differences(one: Side, others: Sequence[Side]) -> list[Difference]:
+    """Return how far one strategy differs from each of many; see `difference_over_seeds`."""
+    values_R = one.value - np.array([other.value for other in others])
+    errors_R = np.linalg.norm(one.errors_C - np.stack([o.errors_C for o in others]), axis=1)
+    seeds_R = np.array([other.seeds for other in others])
+    several_R = (seeds_R > 1) & (one.seeds > 1)
     # Variances with their degrees of freedom: over facts, over the seeds of either side.
-    variances_VR = np.stack(
-        [errors_R**2, np.where(several_R, own[0], 0), np.where(several_R, others_R2[:, 0], 0)]
-    )
-    freedom_VR = np.full_like(variances_VR, clusters - 1.0)
-    freedom_VR[1, several_R], freedom_VR[2, several_R] = own[1], others_R2[several_R, 1]
+    spread_R = np.where(several_R, [other.variance for other in others], 0)
+    variances_VR = np.stack([errors_R**2, np.where(several_R, one.variance, 0), spread_R])
+    freedom_VR = np.full_like(variances_VR, len(one.errors_C) - 1.0)
+    freedom_VR[1, several_R], freedom_VR[2, several_R] = one.seeds - 1, seeds_R[several_R] - 1
     margin_R, p_R = _welch(values_R, variances_VR, freedom_VR)
     found = zip(*(x.tolist() for x in (values_R, margin_R, p_R, several_R)), strict=True)
     return [
@@ -114,14 +132,6 @@ def _welch(
         total_R = variance_R**2 / (variances_VR**2 / freedom_VR).sum(axis=0)
         p_R = 2 * stdtr(total_R, -np.abs(values_R) / np.sqrt(variance_R))
     return stdtrit(total_R, (1 + CONFIDENCE) / 2) * np.sqrt(variance_R), p_R
-
-
-def _over_seeds(values_SF: np.ndarray, weight_F: np.ndarray) -> tuple[float, int]:
-    """Return the variance of the mean over seeds and its degrees of freedom; 0 of them for one."""
-    if len(values_SF) < 2:
-        return 0.0, 0
-    scores_S = values_SF @ weight_F
-    return float(scores_S.var(ddof=1)) / len(scores_S), len(scores_S) - 1
 
 
 def compare_strategies(

@@ -5,6 +5,7 @@ They are drawn as SVG when the site is built, and again with tooltips where scri
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -210,8 +211,9 @@ def _chosen(table: RankingTable) -> list[Row]:
 def _names(table: RankingTable, rows: Sequence[Row]) -> list[str]:
     """Return titles, made different where two rows share one."""
     titles = [title_in(table, row) for row in rows]
+    times = Counter(titles)
     return [
-        title if titles.count(title) == 1 else f"{title} ({row.id.rsplit('/', 1)[-1]})"
+        title if times[title] == 1 else f"{title} ({row.id.rsplit('/', 1)[-1]})"
         for row, title in zip(rows, titles, strict=True)
     ]
 
