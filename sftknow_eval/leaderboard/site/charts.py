@@ -63,7 +63,7 @@ def trade(table: RankingTable) -> Figure | None:
             "lost": _round(row.measures["lost"].value),
             "value": _round(row.measures[domain].value),
         }
-        for row in shown
+        for row in sorted(shown, key=lambda row: row.pareto)  # those on top
         for domain, words in _DOMAINS.items()
         if row.measures[domain].value is not None
     ]
@@ -138,6 +138,10 @@ def over_n(tables: Sequence[RankingTable]) -> Figure | None:
         "type": "quantitative",
         "title": "training facts",
         "scale": {"type": "log", "nice": False},
+        "axis": {
+            "values": sorted(set().union(*(sizes[name] for name in names))),
+            "labelOverlap": True,
+        },
     }
     y = {"field": "value", "type": "quantitative", "title": "mean of strata, percent right"}
     return Figure(
