@@ -37,7 +37,7 @@ def submission_folders(root: Path, below: Path) -> list[Path]:
     refused for their place; and links, which will be refused for being links.
     """
     asked, top = _plain(below), root.resolve()
-    found = sorted(map(Path, set(_submissions(f"{top / SUBMISSIONS}"))))
+    found = [Path(place) for place in sorted(set(_submissions(f"{top / SUBMISSIONS}")))]
     if asked == top:
         return found
     inside = [folder for folder in found if folder == asked or asked in folder.parents]
