@@ -142,11 +142,11 @@ class Verifier:
             return Verdict(path, "refused", tuple(reasons))
         flags = tuple(_flags(manifest, seeds, reference))
         status: Outcome = "recomputed" if entry.evident else "self_reported"
-        held = contents_of(manifest, seeds)
+        held = _contents(manifest, seeds)
         return Verdict(path, status, (), flags, entry, lambda: held)
 
 
-def contents_of(manifest: Manifest, seeds: Sequence[CheckedSeed]) -> Contents:
+def _contents(manifest: Manifest, seeds: Sequence[CheckedSeed]) -> Contents:
     """Return what a submission's files hold, of its seeds by themselves."""
     return Contents(
         seeds[0].asked,
