@@ -36,8 +36,10 @@ class KeptLines:
 
     def get(self, key: str) -> Any | None:
         """Return the earlier value of a key, which is kept on; None without one."""
-        text = self.text(key)
-        return None if text is None else from_json(text)
+        try:
+            return from_json(self._before[key]) if self.text(key) else None
+        except ValueError:  # damaged, or a text that is no Unicode: made again
+            return None
 
     def put(self, key: str, value: Any) -> None:
         """Keep a value; its key holds no space."""
@@ -69,7 +71,10 @@ class KeptLines:
     def _read(self) -> dict[str, str]:
         if self._path is None or not self._path.is_file():
             return {}
-        head, *lines = self._path.read_bytes().decode().split("\n")
+        try:
+            head, *lines = self._path.read_bytes().decode().split("\n")
+        except UnicodeDecodeError:
+            return {}
         if head != self._head or not lines or lines.pop():
             return {}  # of other source, or cut off by a kill: as good as none
         found = (line.partition(" ") for line in lines)

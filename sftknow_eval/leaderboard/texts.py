@@ -26,6 +26,11 @@ _MAIL = re.compile(r"^[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+$")
 _HANDLE = re.compile(r"^@[A-Za-z0-9](?:[A-Za-z0-9-]{0,37}[A-Za-z0-9])?$")
 
 
+def encodable(text: str) -> str:
+    """Return a text with escapes for what is no Unicode: bytes of a file's name, half a pair."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 @functools.lru_cache(maxsize=4096)
 def text_fault(text: str) -> str | None:
     """Return what keeps a text from being shown, or None.

@@ -30,6 +30,7 @@ from sftknow_eval.leaderboard.places import (
 from sftknow_eval.leaderboard.rows import Contents, Flag
 from sftknow_eval.leaderboard.seed_check import CheckedSeed, Reference, check_seed
 from sftknow_eval.leaderboard.strategy_config import config_faults
+from sftknow_eval.leaderboard.texts import encodable
 from sftknow_eval.leaderboard.withdrawn import LOG_NAME, read_withdrawn
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class Verifier:
     def path(self, folder: Path) -> str:
         """Return where a submission lies below `submissions/`."""
         top, place = f"{self.root / SUBMISSIONS}/", str(folder)
-        return place.removeprefix(top) if place.startswith(top) else folder.name
+        return encodable(place.removeprefix(top) if place.startswith(top) else folder.name)
 
     def verdict(self, folder: Path, at: str | None = None) -> Verdict:
         """Return what is found in one submission's folder, by itself.
@@ -114,12 +115,12 @@ class Verifier:
         try:
             return self._verdict(folder, path)
         except SubmissionError as error:
-            return Verdict(path, "refused", (str(error),))
+            return _refused(path, str(error))
         except (SftknowError, ValueError, TypeError, ArithmeticError, LookupError) as error:
             logger.debug("%s", path, exc_info=True)
-            return Verdict(path, "refused", (f"cannot be read: {type(error).__name__}",))
+            return _refused(path, f"cannot be read: {type(error).__name__}")
         except (OSError, MemoryError, RecursionError) as error:
-            return Verdict(path, "refused", (f"cannot be read: {type(error).__name__}",))
+            return _refused(path, f"cannot be read: {type(error).__name__}")
 
     def _verdict(self, folder: Path, path: str) -> Verdict:
         if folder.is_symlink():
@@ -139,11 +140,15 @@ class Verifier:
         if len({(len(seed.asked), *seed.asked[:1]) for seed in seeds}) > 1:
             reasons.append("the seeds were asked different facts")
         if reasons:
-            return Verdict(path, "refused", tuple(reasons))
+            return _refused(path, *reasons)
         flags = tuple(_flags(manifest, seeds, reference))
         status: Outcome = "recomputed" if entry.evident else "self_reported"
         held = _contents(manifest, seeds)
         return Verdict(path, status, (), flags, entry, lambda: held)
+
+
+def _refused(path: str, *reasons: str) -> Verdict:
+    return Verdict(path, "refused", tuple(map(encodable, reasons)))
 
 
 def _contents(manifest: Manifest, seeds: Sequence[CheckedSeed]) -> Contents:
@@ -194,11 +199,11 @@ def _other_verdicts(root: Path, verifier: Verifier) -> Iterator[Verdict]:
         try:
             verifier.reference(folder.name)
         except SubmissionError as error:
-            yield Verdict(f"../{MASTERY}/{folder.name}", "refused", (str(error),))
+            yield _refused(encodable(f"../{MASTERY}/{folder.name}"), str(error))
     try:
         read_withdrawn(root)
     except SubmissionError as error:
-        yield Verdict(f"../{LOG_NAME}", "refused", (str(error),))
+        yield _refused(f"../{LOG_NAME}", str(error))
 
 
 def with_cross_faults(found: dict[Path, Verdict], chosen: set[Path]) -> dict[Path, Verdict]:
@@ -215,7 +220,7 @@ def with_cross_faults(found: dict[Path, Verdict], chosen: set[Path]) -> dict[Pat
     refused = dict(found)
     for folder in ordered:
         if reasons := faults.get(entries[folder].row):
-            refused[folder] = Verdict(found[folder].path, "refused", tuple(reasons))
+            refused[folder] = _refused(found[folder].path, *reasons)
     return refused
 
 

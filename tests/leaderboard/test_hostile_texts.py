@@ -5,6 +5,7 @@ Expected reasons are written down here from the rules in docs/leaderboard.md.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from forging import (
     set_in,
 )
 
+from sftknow_eval.leaderboard.site.build import build
 from sftknow_eval.leaderboard.verify import verify
 
 TEXTS = ("title", "summary", "training_data.declaration", "sftknow", "seeds.0.weights.name")
@@ -120,3 +122,33 @@ def test_a_strategy_that_looks_like_another_is_refused(board_copy: Path, name: s
     reasons = reasons_for(board_copy, f"1/the-base/{name}/better")
 
     assert f"its name '{name}' looks like 'sft_divided'" in reasons
+
+
+NO_UNICODE = os.fsdecode(b"caf\xe9")
+
+
+# Git holds any bytes in a name but a slash and zero.
+@pytest.mark.parametrize("place", ["row", "file", "title", "base"])
+def test_names_that_are_no_unicode_keep_no_other_row_from_the_site(
+    board_copy: Path, tmp_path: Path, place: str
+) -> None:
+    folder = row_folder(board_copy)
+    if place == "row":
+        shutil.copytree(folder, folder.with_name(NO_UNICODE))
+    elif place == "file":
+        (folder / NO_UNICODE).write_bytes(b"")
+    elif place == "title":
+        set_in(folder, "title", "half a pair")
+        manifest = folder / "manifest.json"
+        manifest.write_text(manifest.read_text().replace("half a pair", r"\ud800"))
+    else:
+        shutil.copytree(board_copy / "mastery/the-base", board_copy / "mastery" / NO_UNICODE)
+
+    built = [build(board_copy, tmp_path / "site").board for _ in range(2)]
+    verdicts = [verdict for verdict in verify(board_copy) if verdict.reasons]
+
+    assert {row.id for row in built[0].rows().values()} >= {OTHER, RESTORED, RANDOM}
+    assert built[0].refused == built[1].refused
+    assert len(verdicts) == 1
+    for text in (verdicts[0].path, *verdicts[0].reasons):
+        text.encode()

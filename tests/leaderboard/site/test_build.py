@@ -23,7 +23,6 @@ from cli_calls import Sftknow
 from sftknow_eval.artifacts import locked
 from sftknow_eval.errors import SettingsError
 from sftknow_eval.leaderboard.file_marks import folder_digest
-from sftknow_eval.leaderboard.kept_lines import KeptLines
 from sftknow_eval.leaderboard.site.build import Built, Options, build
 from sftknow_eval.leaderboard.site.exports import board_text, row_text
 from sftknow_eval.leaderboard.site.names import board_page, row_page, row_slug
@@ -360,11 +359,3 @@ def test_a_chart_is_not_drawn_twice(
     monkeypatch.setattr(drawings, "_draw", draws)
     build(board_copy, site)
     assert board.read_text(encoding="utf-8") == before
-
-
-def test_values_made_by_other_source_are_not_kept(tmp_path: Path) -> None:
-    first = KeptLines(tmp_path / "cache", "source")
-    first.put("key", [1])
-    first.write()
-    assert KeptLines(tmp_path / "cache", "source").get("key") == [1]
-    assert KeptLines(tmp_path / "cache", "other source").get("key") is None
