@@ -6,13 +6,18 @@ cannot be on the board, as running it again would run a stranger's code.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from sftknow_eval.errors import SettingsError
 from sftknow_eval.leaderboard.faults import faults_of
 from sftknow_eval.leaderboard.manifest import Manifest
+from sftknow_eval.leaderboard.texts import text_fault
+from sftknow_eval.training.settings import TrainSettings
 from sftknow_eval.training.strategy import Strategy
 
 _NOT_SUBMITTED = ("base", "base_again", "published")
@@ -34,6 +39,8 @@ def _faults(manifest: Manifest) -> Iterator[str]:
     except ValidationError as error:
         yield faults_of(error, "config")
         return
+    if fault := next(_text_faults(config.model_dump()), None):
+        yield f"config: a text in it {fault}"
     if strategy.kind in _NOT_SUBMITTED:
         yield f"config: a strategy of the kind '{strategy.kind}' is no row of the strategy track"
     if strategy.derived_from != (source.name if source else None):
@@ -48,7 +55,35 @@ def _faults(manifest: Manifest) -> Iterator[str]:
         yield f"config: '{trained.name}' trains nothing"
     if not trained.facts.draw.isidentifier():
         yield f"config: the draw {trained.facts.draw!r:.60} is code of its own, not the project's"
+    yield from _training_faults(trained, config.training)
     yield from _order_faults(manifest, strategy)
+
+
+def _text_faults(value: Any) -> Iterator[str]:
+    """Yield what keeps texts from being shown, of names and values at any depth."""
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, str):
+        if fault := text_fault(value):
+            yield fault
+    elif isinstance(value, list):
+        for part in value:
+            yield from _text_faults(part)
+
+
+def _training_faults(trained: Strategy, training: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what keeps settings of the optimisation from being used."""
+    known = {field.name for field in dataclasses.fields(TrainSettings)}
+    if unknown := sorted(training.keys() - known):
+        yield f"config: there are no settings {', '.join(map(repr, unknown))[:120]} of a training"
+        return
+    try:
+        TypeAdapter(TrainSettings).validate_json(json.dumps(training), strict=True)
+        trained.train_settings(**training)
+    except ValidationError as error:
+        yield faults_of(error, "config: training")
+    except SettingsError as error:
+        yield f"config: {error}"
 
 
 def _order_faults(manifest: Manifest, strategy: Strategy) -> Iterator[str]:

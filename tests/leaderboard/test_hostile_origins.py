@@ -223,6 +223,31 @@ def test_configs_name_no_code(board_copy: Path, change: dict[str, Any], why: str
     assert why in reasons_for(board_copy)
 
 
+@pytest.mark.parametrize(
+    ("training", "why"),
+    [
+        ({"learning_rate": -1.0}, "learning_rate is -1.0, but has to be above 0"),
+        ({"learning_rate": "0.1"}, "learning_rate: Input should be a valid number"),
+        ({"autocast": "yes"}, "autocast: Input should be a valid boolean"),
+        ({"lr_scheduler": "<b>cosine</b>"}, "a text in it holds markup"),
+        ({"output_dir": "x"}, "there are no settings 'output_dir' of a training"),
+    ],
+)
+def test_settings_of_a_training_are_possible(
+    board_copy: Path, training: dict[str, Any], why: str
+) -> None:
+    set_in(row_folder(board_copy), "config.training", training)
+
+    assert why in reasons_for(board_copy)
+
+
+def test_a_config_holds_plain_texts_at_any_depth(board_copy: Path) -> None:
+    settings = {"type": "LORA", "settings": {"target_modules": ["q_proj", "<script>"]}}
+    edit(row_folder(board_copy), lambda m: m["config"]["strategy"].update(adapter=settings))
+
+    assert "a text in it holds markup ('<')" in reasons_for(board_copy)
+
+
 def test_a_forgery_consistent_from_end_to_end_passes(board_copy: Path) -> None:
     """What no data can show is what `reproduced` is for; the rules say so."""
     from sftknow_eval.leaderboard.base_store import load_base
