@@ -7,6 +7,7 @@ cannot be on the board, as running it again would run a stranger's code.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -78,12 +79,17 @@ def _training_faults(trained: Strategy, training: Mapping[str, Any]) -> Iterator
         yield f"config: there are no settings {', '.join(map(repr, unknown))[:120]} of a training"
         return
     try:
-        TypeAdapter(TrainSettings).validate_json(json.dumps(training), strict=True)
+        _settings().validate_json(json.dumps(training), strict=True)
         trained.train_settings(**training)
     except ValidationError as error:
         yield faults_of(error, "config: training")
     except SettingsError as error:
         yield f"config: {error}"
+
+
+@functools.cache
+def _settings() -> TypeAdapter[TrainSettings]:
+    return TypeAdapter(TrainSettings)
 
 
 def _order_faults(manifest: Manifest, strategy: Strategy) -> Iterator[str]:
